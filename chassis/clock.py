@@ -1,0 +1,27 @@
+"""Time, passed in so that tests can set it."""
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """A source of time."""
+
+    def now(self) -> datetime:
+        """The wall clock, in UTC. May jump."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since some moment. Never jumps back, and counts the time that the machine was suspended."""
+        ...
+
+
+class SystemClock:
+    """The machine's."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -1,0 +1,132 @@
+"""One way to a database: SQLite in one file, or PostgreSQL.
+
+Reads and writes are separate blocks. On SQLite a write begins IMMEDIATE: a deferred transaction that upgrades fails at
+once when another writer was there, whatever the time-out (https://www.sqlite.org/lang_transaction.html). On PostgreSQL
+both are READ COMMITTED; stores use guarded updates, so that is enough.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from chassis.faults import Unavailable
+
+SQLITE_BUSY_TIMEOUT_S = 10.0
+MAX_TRANSACTION_TRIES = 5
+_RETRY_SQLSTATES = frozenset({"40001", "40P01"})  # serialization failure, deadlock: both say "run it again"
+
+ResultT = TypeVar("ResultT")
+
+
+def open_engine(url: str, *, schema: str = "", pool_size: int = 10) -> AsyncEngine:
+    """An engine for either database.
+
+    Raises:
+        ValueError: a URL of another kind; names the two that work.
+    """
+    parsed = make_url(url)
+    if parsed.drivername == "sqlite+aiosqlite":
+        engine = create_async_engine(
+            url,
+            connect_args={"timeout": SQLITE_BUSY_TIMEOUT_S, "isolation_level": None},
+            pool_size=pool_size,
+            max_overflow=0,
+        )
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        return engine
+    if parsed.drivername == "postgresql+asyncpg":
+        server_settings = {"search_path": schema} if schema else {}
+        return create_async_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_pre_ping=True,
+            connect_args={"server_settings": server_settings, "timeout": 10.0},
+        )
+    raise ValueError(
+        f"database driver {parsed.drivername!r}: use sqlite+aiosqlite:///file or postgresql+asyncpg://user:password@host/name"
+    )
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")  # a committed charge survives a power cut
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+class Database:
+    """Transactions over an engine; closes it at the end of the block."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self._writing = engine.execution_options(writes=True)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    async def __aenter__(self) -> "Database":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.engine.dispose()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncSession]:
+        """A transaction that only reads.
+
+        Raises:
+            Unavailable: the database cannot be asked now.
+        """
+        with _unreachable_is_unavailable():
+            async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
+                yield session
+
+    async def write(self, work: Callable[[AsyncSession], Awaitable[ResultT]]) -> ResultT:
+        """Runs `work` in one transaction and commits; again from the start when the database asks for that.
+
+        `work` must do nothing but SQL, since it may run more than once.
+
+        Raises:
+            Unavailable: the database cannot be asked now, or asked again too often.
+        """
+        for attempt in range(MAX_TRANSACTION_TRIES):
+            try:
+                with _unreachable_is_unavailable():
+                    async with AsyncSession(self._writing, expire_on_commit=False) as session, session.begin():
+                        return await work(session)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in _RETRY_SQLSTATES:
+                    raise
+                # Full jitter, so that two that collided do not collide again.
+                await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - not a secret
+        raise Unavailable("DATABASE_CONTENDED", "too many conflicting transactions; try again")
+
+
+class _unreachable_is_unavailable:  # noqa: N801 - reads as a phrase where it is used
+    """Turns a lost or refused connection into a fault; everything else passes."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        busy = isinstance(error, DBAPIError) and "database is locked" in str(error.orig)
+        if lost or busy or isinstance(error, ConnectionError | TimeoutError):
+            raise Unavailable("DATABASE_UNREACHABLE", "the database cannot be reached; try again") from error

@@ -1,0 +1,79 @@
+"""Schema migrations by Alembic: one history per service, in the service's own `migrations` package.
+
+A service's `migrations/env.py` is one call to `run_in_alembic`; nobody runs the `alembic` command by hand.
+"""
+
+import asyncio
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from alembic import command, context
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, MetaData, text
+
+from chassis.database import open_engine
+
+
+def _config(package: ModuleType) -> Config:
+    assert package.__file__ is not None  # a regular package
+    config = Config()
+    config.set_main_option("script_location", str(Path(package.__file__).parent))
+    return config
+
+
+async def migrate(url: str, package: ModuleType, *, schema: str = "") -> str:
+    """Brings a database to the newest revision, from whatever it is at. Safe to repeat. Returns the revision."""
+    engine = open_engine(url, schema=schema)
+    config = _config(package)
+    try:
+        async with engine.execution_options(writes=True).connect() as connection:
+            if schema:
+                await connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+            await connection.run_sync(_upgrade, config)
+            await connection.commit()
+    finally:
+        await engine.dispose()
+    return head(package)
+
+
+def _upgrade(connection: Connection, config: Config) -> None:
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def head(package: ModuleType) -> str:
+    """The newest revision that this code knows."""
+    revision = ScriptDirectory.from_config(_config(package)).get_current_head()
+    assert revision is not None  # every history has a first revision
+    return revision
+
+
+async def current(url: str, *, schema: str = "") -> str | None:
+    """The revision that a database is at; None for an empty one."""
+    engine = open_engine(url, schema=schema)
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+    finally:
+        await engine.dispose()
+
+
+def run_in_alembic(metadata: MetaData) -> None:
+    """The body of every `env.py`: runs the scripts on the connection that `migrate` passed in."""
+    connection: Any = context.config.attributes["connection"]
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        render_as_batch=connection.dialect.name == "sqlite",
+        transactional_ddl=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def migrate_now(url: str, package: ModuleType, *, schema: str = "") -> str:
+    """`migrate` for code that has no event loop."""
+    return asyncio.run(migrate(url, package, schema=schema))

@@ -1,0 +1,66 @@
+"""Writes that may be repeated: the first answer is kept under the id that the first sender made."""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from sqlalchemy import DateTime, LargeBinary
+from sqlmodel import Field, SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from chassis.faults import AlreadyExists, InvalidArgument
+
+MAX_REQUEST_ID_CHARS = 100
+
+ResponseT = TypeVar("ResponseT", bound=Message)
+
+
+class WriteRowFields(SQLModel):
+    """Columns of a table of finished writes; a service's table inherits them with `table=True`."""
+
+    request_id: str = Field(primary_key=True, max_length=MAX_REQUEST_ID_CHARS)
+    request_sha256: bytes = Field(sa_type=LargeBinary)
+    response: bytes = Field(sa_type=LargeBinary)
+    create_time: datetime = Field(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]  # SQLModel types only classes
+
+
+async def once(
+    session: AsyncSession,
+    table: type[WriteRowFields],
+    request: Message,
+    response_type: type[ResponseT],
+    now: datetime,
+    act: Callable[[], Awaitable[ResponseT]],
+    keep: Callable[[ResponseT], ResponseT] | None = None,
+) -> ResponseT:
+    """Runs `act` unless a request with this request_id was answered before; then returns that answer.
+
+    Must run inside the transaction in which `act` writes. `keep` says what of the answer is kept, where not all of it
+    may be (a secret). Two concurrent first senders: the second one's insert fails, its transaction ends with an
+    integrity error, and its retry finds the answer.
+
+    Raises:
+        InvalidArgument: no request_id, or too long.
+        AlreadyExists: the same request_id with another request (REQUEST_ID_REUSED).
+    """
+    request_id: str = request.request_id  # type: ignore[attr-defined]  # every write request has one (contract)
+    if not 0 < len(request_id) <= MAX_REQUEST_ID_CHARS:
+        raise InvalidArgument("request_id", f"give an id of 1 to {MAX_REQUEST_ID_CHARS} characters, new for each write")
+    digest = hashlib.sha256(
+        request.DESCRIPTOR.full_name.encode() + b"\0" + request.SerializeToString(deterministic=True)
+    ).digest()
+    row = await session.get(table, request_id)
+    if row is not None:
+        if row.request_sha256 != digest:
+            raise AlreadyExists(
+                "REQUEST_ID_REUSED",
+                f"request_id {request_id!r} was used for another request: make a new id for each write",
+            )
+        return response_type.FromString(row.response)
+    response = await act()
+    kept = keep(response) if keep is not None else response
+    session.add(table(request_id=request_id, request_sha256=digest, response=kept.SerializeToString(), create_time=now))
+    await session.flush()
+    return response

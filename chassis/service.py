@@ -1,0 +1,57 @@
+"""The life of a gRPC service: settings, log, metrics, database, server, ready, stop. One call in every `__main__`."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import ModuleType
+from typing import TypeVar
+
+from chassis import lifetime, log, migration, settings
+from chassis.database import Database, open_engine
+from chassis.faults import FailedPrecondition
+from chassis.lifetime import Lifetime
+from chassis.metrics import MetricsServer
+from chassis.server import RpcServer, Servicer
+from chassis.settings import ServiceSettings
+
+SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
+
+# Opens what a service needs and gives its servicers: `async with open_servicers(settings, database, lifetime) as them`.
+OpenServicers = Callable[[SettingsT, Database, Lifetime], AbstractAsyncContextManager[Sequence[Servicer]]]
+
+
+def run_service(
+    name: str, settings_type: type[SettingsT], migrations: ModuleType, open_servicers: OpenServicers[SettingsT]
+) -> int:
+    """Runs a service until it is told to stop. Returns the exit status; 2 for wrong settings."""
+    try:
+        configured = settings.load(settings_type)
+    except settings.SettingsInvalid as error:
+        return lifetime.fail(f"{name} cannot start: its settings are wrong.\n{error}")
+    log.configure(configured.log_level, name)
+    return lifetime.run(lambda process: serve(configured, migrations, open_servicers, process))
+
+
+async def serve(
+    configured: SettingsT, migrations: ModuleType, open_servicers: OpenServicers[SettingsT], process: Lifetime
+) -> None:
+    """Serves until the lifetime ends.
+
+    Raises:
+        FailedPrecondition: the database is at another schema revision (SCHEMA_NOT_CURRENT).
+        PortTaken: the port is in use.
+    """
+    url, schema = configured.database_url.get_secret_value(), configured.database_schema
+    found, expected = await migration.current(url, schema=schema), migration.head(migrations)
+    if found != expected:
+        raise FailedPrecondition(
+            "SCHEMA_NOT_CURRENT",
+            f"the database is at schema revision {found or 'none'}, this version needs {expected}: run `tollgate migrate`",
+        )
+    engine = open_engine(url, schema=schema, pool_size=configured.database_pool_size)
+    async with Database(engine) as database, open_servicers(configured, database, process) as servicers:
+        with MetricsServer(configured.metrics_host, configured.metrics_port) as metrics_server:
+            async with RpcServer(
+                servicers, configured.listen_host, configured.listen_port, configured.drain_s
+            ) as server:
+                lifetime.announce_ready(configured.ready_file, port=server.port, metrics_port=metrics_server.port)
+                await process.until_stopped()

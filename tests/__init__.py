@@ -1,0 +1,1 @@
+"""Everything that holds Tollgate to its word: unit, service, stack and end-to-end tests, and the harness they share."""

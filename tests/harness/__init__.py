@@ -1,0 +1,1 @@
+"""What tests stand on: a scripted upstream, a real PostgreSQL, and the one place where a test waits."""
