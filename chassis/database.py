@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -112,7 +112,10 @@ class Database:
                     async with AsyncSession(self._writing, expire_on_commit=False) as session, session.begin():
                         return await work(session)
             except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in _RETRY_SQLSTATES:
+                # A unique violation may be the race of two first senders of one write: the next try finds the other's
+                # answer (once.py). A lasting one shows itself again at the next try.
+                raced = isinstance(error, IntegrityError) and attempt == 0
+                if not raced and getattr(error.orig, "sqlstate", None) not in _RETRY_SQLSTATES:
                     raise
                 # Full jitter, so that two that collided do not collide again.
                 await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - not a secret

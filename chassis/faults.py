@@ -138,7 +138,8 @@ def status_from_fault(fault: Fault) -> grpc.Status:
                 )
             )
         )
-    return rpc_status.to_status(status)
+    converted: grpc.Status = rpc_status.to_status(status)
+    return converted
 
 
 def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest) -> any_pb2.Any:

@@ -23,7 +23,7 @@ class WriteRowFields(SQLModel):
     request_id: str = Field(primary_key=True, max_length=MAX_REQUEST_ID_CHARS)
     request_sha256: bytes = Field(sa_type=LargeBinary)
     response: bytes = Field(sa_type=LargeBinary)
-    create_time: datetime = Field(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]  # SQLModel types only classes
+    create_time: datetime = Field(sa_type=DateTime(timezone=True))
 
 
 async def once(
@@ -56,7 +56,7 @@ async def once(
         if row.request_sha256 != digest:
             raise AlreadyExists(
                 "REQUEST_ID_REUSED",
-                f"request_id {request_id!r} was used for another request: make a new id for each write",
+                f"request_id {request_id!r} was used for another request: make a new id",
             )
         return response_type.FromString(row.response)
     response = await act()

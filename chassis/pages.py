@@ -18,9 +18,7 @@ def page_size(requested: int) -> int:
         InvalidArgument: negative or above the maximum.
     """
     if not 0 <= requested <= MAX_PAGE_SIZE:
-        raise InvalidArgument(
-            "page_size", f"{requested} is not from 0 (meaning {DEFAULT_PAGE_SIZE}) to {MAX_PAGE_SIZE}"
-        )
+        raise InvalidArgument("page_size", f"{requested} is not from 0 (the default) to {MAX_PAGE_SIZE}")
     return requested or DEFAULT_PAGE_SIZE
 
 

@@ -45,7 +45,7 @@ async def serve(
     if found != expected:
         raise FailedPrecondition(
             "SCHEMA_NOT_CURRENT",
-            f"the database is at schema revision {found or 'none'}, this version needs {expected}: run `tollgate migrate`",
+            f"the database is at schema revision {found or 'none'}, this code needs {expected}: run `tollgate migrate`",
         )
     engine = open_engine(url, schema=schema, pool_size=configured.database_pool_size)
     async with Database(engine) as database, open_servicers(configured, database, process) as servicers:

@@ -62,4 +62,4 @@ def _atto(name: str, value: Decimal) -> int:
     if -exponent > MAX_PRICE_DECIMALS:
         raise ValueError(f"price {name} has {-exponent} decimal places: at most {MAX_PRICE_DECIMALS} are kept exactly")
     numerator, denominator = value.as_integer_ratio()
-    return numerator * _SCALE // denominator
+    return int(numerator) * _SCALE // int(denominator)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.harness.upstream_answer import Answer, Terminal, UsageAt
-from tests.harness.upstream_event import Event, Json, event, said_usage
+from tests.harness.upstream_event import Event, Json, doubled, event, said_usage
 from tests.harness.upstream_question import Question, content_events, content_pieces, was_cut_short
 
 _CREATED = 1_760_000_000  # any moment: answers must not depend on the clock
@@ -66,9 +66,7 @@ def chat_chunks(question: Question, answer: Answer, answer_id: str) -> Iterator[
     yield from writer.done()
     if answer.second_terminal:
         yield writer.finish(0, {})
-        usage = said_usage(question, answer)
-        doubled = {name: 2 * count for name, count in usage.items() if isinstance(count, int)}
-        yield writer.with_usage([], doubled)
+        yield writer.with_usage([], doubled(said_usage(question, answer)))
 
 
 class _Chunks:

@@ -27,6 +27,12 @@ def said_usage(question: Question, answer: Answer, events_sent: int | None = Non
     return _USAGE_MARK if answer.usage_json is not None else usage_fields(question, answer, events_sent)
 
 
+def doubled(usage: Any) -> Json:
+    """A different usage, for a second end that contradicts the first."""
+    fields = usage if isinstance(usage, dict) else {}
+    return {name: 2 * count for name, count in fields.items() if isinstance(count, int)}
+
+
 def event(body: Json, answer: Answer, *, name: str | None = None, usage: Any = None) -> Event:
     """The event that holds `body`."""
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), indent=1 if answer.multiline_data else None)

@@ -35,7 +35,7 @@ def question_from_body(path: str, body: bytes) -> Question:
     given = fields.get("stream_options")
     options: dict[str, Any] = given if isinstance(given, dict) else {}
     limits = [fields.get(name) for name in ("max_tokens", "max_completion_tokens", "max_output_tokens")]
-    choices = fields.get("n")
+    choices = fields.get("n") if path.endswith("/chat/completions") else None
     return Question(
         path=path,
         model=str(fields.get("model", Question.model)),

@@ -5,7 +5,7 @@ from itertools import count
 from typing import Any
 
 from tests.harness.upstream_answer import Answer, Terminal, UsageAt
-from tests.harness.upstream_event import Event, Json, event, said_usage
+from tests.harness.upstream_event import Event, Json, doubled, event, said_usage
 from tests.harness.upstream_question import Question, content_pieces, was_cut_short
 
 _CREATED = 1_760_000_000
@@ -49,9 +49,9 @@ def response_events(question: Question, answer: Answer, answer_id: str) -> Itera
         f"response.{terminal}", {"response": _response(question, answer_id, terminal, text, usage)}, usage=usage
     )
     if answer.second_terminal:
-        doubled = {name: 2 * tokens for name, tokens in (usage or {}).items() if isinstance(tokens, int)}
-        body = _response(question, answer_id, Terminal.COMPLETED, text, doubled)
-        yield make("response.completed", {"response": body}, usage=doubled)
+        second = doubled(usage)
+        body = _response(question, answer_id, Terminal.COMPLETED, text, second)
+        yield make("response.completed", {"response": body}, usage=second)
 
 
 def _terminal(question: Question, answer: Answer) -> Terminal:
