@@ -61,7 +61,7 @@ async def eventually(check: Callable[[], Awaitable[T] | T], timeout_s: float = 5
     while True:
         try:
             answer = check()
-            value = cast(T, await answer if inspect.isawaitable(answer) else answer)
+            value = cast("T", await answer if inspect.isawaitable(answer) else answer)
             if patience.holds(value):
                 return value
         except AssertionError as failure:

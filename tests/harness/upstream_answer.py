@@ -1,33 +1,38 @@
 """What the scripted upstream is told to do: one `Answer`, and the named modes that are shorthand for one.
 
-An `Answer` is a set of independent switches with realistic defaults, so that modes combine: `crlf+comments+usage_in_choice`.
+Each field of an Answer is a switch of its own with a realistic default, so modes combine: `crlf+comments+azure`.
 
 | mode | what the upstream does |
 |---|---|
 | `ok` | the default: a small honest answer with correct usage |
-| `slow`, `stall_before_headers`, `stall_mid_stream` | waits before its headers and between events; never starts; starts and falls silent |
+| `slow` | waits before its headers and between events |
+| `stall_before_headers`, `stall_mid_stream` | never starts; starts and falls silent |
 | `reset_before_headers`, `reset_mid_stream` | dies by RST |
 | `close_before_headers`, `close_mid_stream` | closes cleanly without having finished |
 | `no_usage`, `no_done`, `no_usage_no_done` | leaves out usage, `data: [DONE]`, or both |
 | `usage_last_chunk` | usage in an extra last chunk with empty choices, asked for or not |
 | `usage_last_content`, `usage_in_choice` | usage in the finishing chunk; in its `choices[].usage` (Moonshot) |
-| `usage_null_everywhere`, `usage_cumulative` | `usage: null` in every chunk but the last; running usage in every chunk |
-| `usage_then_null` | usage in the finishing chunk, then a trailing chunk with `choices: []` and `usage: null` |
+| `usage_null_everywhere` | `usage: null` in every chunk but the extra last one |
+| `usage_cumulative` | running usage in every chunk |
+| `usage_then_null` | usage in the finishing chunk, then a trailing chunk with `choices: []`, `usage: null` |
 | `finish_on_content` | the finish reason is on the last content chunk, not on one of its own |
 | `azure`, `llamacpp` | Azure's opening event without choices; llama.cpp's `timings` beside usage |
-| `crlf`, `cr`, `comments`, `bom`, `multiline`, `tight` | legal but rare forms of an event stream (`tight`: no space after `data:`) |
-| `byte_by_byte`, `split_multibyte` | every byte in a write of its own; multi-byte text cut inside each character |
+| `crlf`, `cr`, `comments`, `bom` | legal but rare forms of an event stream |
+| `multiline`, `tight` | an event's data on several lines; no space after `data:` |
+| `byte_by_byte`, `split_multibyte` | every byte in a write of its own; text cut inside each multi-byte character |
 | `tricky_content` | content that looks like usage, `[DONE]` and event boundaries |
 | `big_event` | one content event of 1 MB |
 | `gzip`, `deflate`, `br`, `zstd` | compresses although identity was asked for |
 | `length_body`, `chunked_body`, `close_body` | how the body's end is told |
 | `status` (with `status=503 retry_after=2`) | an error status with OpenAI's error body |
-| `unauthorized`, `payment_required`, `forbidden`, `rate_limited`, `html_502` | some of those by name; a proxy's HTML page |
+| `unauthorized`, `payment_required`, `forbidden`, `rate_limited` | 401, 402, 403, 429 |
+| `html_502` | a proxy's page in place of an answer |
 | `refuse_stream_options` | 400 that names stream_options, when the request has it |
 | `error_with_usage`, `error_event` | usage inside an error answer; an error event in the middle of a stream |
-| `failed`, `incomplete`, `second_terminal` | the other ends of a Responses stream; a second, different end after the first |
-| `garbage`, `not_json`, `not_an_object` | not HTTP at all; HTTP with a body that is not JSON, or not an object |
-| `close_after`, `close_on_next`, `reset_on_next` | a pooled connection that goes stale: closed after the answer, or upon the next request |
+| `failed`, `incomplete` | the other ends of a Responses stream |
+| `second_terminal` | a second, different end after the first |
+| `garbage`, `not_json`, `not_an_object` | not HTTP; a body that is not JSON; one that is not an object |
+| `close_after`, `close_on_next`, `reset_on_next` | a pooled connection goes stale: at once; upon the next request |
 | `odd_headers` | Set-Cookie, hop-by-hop headers and one named by Connection |
 | `negative_usage`, `absurd_usage` | counts that no meter may believe |
 """
@@ -182,8 +187,8 @@ MODES: dict[str, dict[str, Any]] = {
     "byte_by_byte": {"split_every": 1},
     "split_multibyte": {"split_multibyte": True, "text": "é世界🎉 ñandú 漢字 👩‍🚀"},
     "tricky_content": {
-        "text": 'data: [DONE]\n\ndata: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}\r\n\r\n "usage":{'
-        '"prompt_tokens":2}, {"type":"response.completed"} \\" \u2028 [DONE]',
+        "text": 'data: [DONE]\n\ndata: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}\r\n\r\n'
+        ' "usage":{"prompt_tokens":2}, {"type":"response.completed"} \\" \u2028 [DONE]',
         "events": 2,
     },
     "big_event": {"events": 1, "event_chars": 1 << 20},

@@ -1,4 +1,4 @@
-"""What a request asks the scripted upstream, and what an honest bill for it says. Pure; tests use it to predict bills."""
+"""What a request asks the scripted upstream, and what its honest bill is. Pure; tests predict bills with it."""
 
 import json
 import re
@@ -15,7 +15,7 @@ class Question:
     """The few things of a request body that shape an answer; whatever is missing has its default."""
 
     path: str  # /v1/chat/completions or /v1/responses
-    model: str = "scripted/ok"
+    model: str
     stream: bool = False
     asks_stream_options: bool = False
     include_usage: bool = False
@@ -38,7 +38,7 @@ def question_from_body(path: str, body: bytes) -> Question:
     choices = fields.get("n") if path.endswith("/chat/completions") else None
     return Question(
         path=path,
-        model=str(fields.get("model", Question.model)),
+        model=str(fields.get("model", "scripted/ok")),
         stream=fields.get("stream") is True,
         asks_stream_options="stream_options" in fields,
         include_usage=options.get("include_usage") is True,

@@ -45,9 +45,7 @@ def response_events(question: Question, answer: Answer, answer_id: str) -> Itera
     yield make("response.output_item.done", {"output_index": 0, "item": _item(answer_id, "completed", text)})
     usage = None if answer.usage_at is UsageAt.NOWHERE else said_usage(question, answer)
     terminal = _terminal(question, answer)
-    yield make(
-        f"response.{terminal}", {"response": _response(question, answer_id, terminal, text, usage)}, usage=usage
-    )
+    yield make(f"response.{terminal}", {"response": _response(question, answer_id, terminal, text, usage)}, usage=usage)
     if answer.second_terminal:
         second = doubled(usage)
         body = _response(question, answer_id, Terminal.COMPLETED, text, second)

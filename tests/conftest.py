@@ -1,0 +1,77 @@
+"""What every test has: sockets that end at this machine, and an empty database on either engine."""
+
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness.postgres import PostgresServer, fresh_database, postgres_server
+
+
+@pytest.fixture(scope="session")
+def postgres_url_factory() -> Iterator[Callable[[], str]]:
+    """Each call makes an empty PostgreSQL database and returns its DSN; the server starts with the first."""
+    with ExitStack() as stack:
+        servers: list[PostgresServer] = []
+
+        def make() -> str:
+            if not servers:
+                servers.append(stack.enter_context(postgres_server()))
+            return fresh_database(servers[0])
+
+        yield make
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The DSN of a SQLite file that does not exist yet."""
+    return f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The DSN of an empty database, once on each engine."""
+    if request.param == "sqlite":
+        url: str = request.getfixturevalue("sqlite_url")
+    else:
+        url = request.getfixturevalue("postgres_url_factory")()
+    return url
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _sockets_end_at_this_machine() -> Iterator[None]:
+    """A test that reaches beyond loopback fails, loudly, instead of depending on somebody else's machine."""
+    connect, connect_ex = socket.socket.connect, socket.socket.connect_ex
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        _refuse_beyond_loopback(self, address)
+        connect(self, address)
+
+    def guarded_connect_ex(self: socket.socket, address: Any) -> int:
+        _refuse_beyond_loopback(self, address)
+        return connect_ex(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded_connect)
+        patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+        yield
+
+
+def _refuse_beyond_loopback(sock: socket.socket, address: Any) -> None:
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    host = address[0]
+    if host == "localhost" or _is_loopback(host):
+        return
+    raise RuntimeError(f"a test tried to connect to {address}; sockets beyond loopback are off")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name: it would have to be asked for on the network
