@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -48,7 +48,11 @@ class _Patience:
         return pause_s
 
 
-async def eventually(check: Callable[[], Awaitable[T] | T], timeout_s: float = 5.0) -> T:
+@overload
+async def eventually(check: Callable[[], Awaitable[T]], timeout_s: float = 5.0) -> T: ...
+@overload
+async def eventually(check: Callable[[], T], timeout_s: float = 5.0) -> T: ...
+async def eventually(check: Callable[[], Any], timeout_s: float = 5.0) -> Any:
     """Wait until `check` holds, and return what it returned.
 
     A check is sync or async. An AssertionError or a falsy answer means "not yet"; any other exception passes through
@@ -61,7 +65,7 @@ async def eventually(check: Callable[[], Awaitable[T] | T], timeout_s: float = 5
     while True:
         try:
             answer = check()
-            value = cast("T", await answer if inspect.isawaitable(answer) else answer)
+            value = await answer if inspect.isawaitable(answer) else answer
             if patience.holds(value):
                 return value
         except AssertionError as failure:

@@ -45,6 +45,7 @@ class ScriptedUpstream:
         self._connections: set[Connection] = set()  # the open ones
         self._tasks: list[asyncio.Task[None]] = []  # of every connection since the start
         self._server: asyncio.Server | None = None
+        self._refusing: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -95,6 +96,8 @@ class ScriptedUpstream:
 
     async def stop(self) -> None:
         """Drops everything. Raises what went wrong inside, so that no bug of the harness hides."""
+        if self._refusing is not None:
+            self._refusing.cancel()
         await self.refuse()
         while self._connections:
             self.close_connections(reset=True)
@@ -170,9 +173,13 @@ class ScriptedUpstream:
             self.reset()
         await _write_json(connection, 200, {})
         if path == "/_refuse":
-            await self.refuse()
-            await asyncio.sleep(float(request.target.rpartition("=")[2]) / 1000)
-            await self.start()
+            for_s = float(request.target.rpartition("=")[2]) / 1000
+            self._refusing = asyncio.create_task(self._refuse_for(for_s))  # outlives the connection that asked
+
+    async def _refuse_for(self, for_s: float) -> None:
+        await self.refuse()
+        await asyncio.sleep(for_s)
+        await self.start()
 
 
 async def _write_json(connection: Connection, status: int, body: dict[str, Any]) -> None:

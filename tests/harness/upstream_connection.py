@@ -111,7 +111,7 @@ class Connection(asyncio.Protocol):
             return
         report.whole = True
         self._stale = answer.afterwards if "on_next" in answer.afterwards else Afterwards.KEEP
-        if answer.afterwards is Afterwards.CLOSE or b"connection: close\r\n" in head or request.wants_close:
+        if answer.afterwards is Afterwards.CLOSE or b"connection: close\r\n" in head:
             self.close()
 
     async def _end(self, ending: Ending) -> None:
@@ -134,6 +134,8 @@ class Connection(asyncio.Protocol):
                     continue
                 self._sent_continue = False
                 await self._play(self, request)
+                if request.wants_close:
+                    self.close()
         except asyncio.CancelledError:
             # Only connection_lost cancels: the peer went away, which is an ordinary end of a connection.
             return
