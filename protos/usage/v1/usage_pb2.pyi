@@ -71,6 +71,8 @@ class _LeaseOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeaseOut
     """The account has used its funds up: 402."""
     LEASE_OUTCOME_FUNDS_HELD: _LeaseOutcome.ValueType  # 3
     """What is left is held for requests in flight: 429."""
+    LEASE_OUTCOME_SUPERSEDED: _LeaseOutcome.ValueType  # 4
+    """A later demand of this lease was granted before: a late copy, which nobody waits for any more."""
 
 class LeaseOutcome(_LeaseOutcome, metaclass=_LeaseOutcomeEnumTypeWrapper):
     """How a demand ended."""
@@ -83,6 +85,8 @@ LEASE_OUTCOME_FUNDS_USED_UP: LeaseOutcome.ValueType  # 2
 """The account has used its funds up: 402."""
 LEASE_OUTCOME_FUNDS_HELD: LeaseOutcome.ValueType  # 3
 """What is left is held for requests in flight: 429."""
+LEASE_OUTCOME_SUPERSEDED: LeaseOutcome.ValueType  # 4
+"""A later demand of this lease was granted before: a late copy, which nobody waits for any more."""
 Global___LeaseOutcome: _TypeAlias = LeaseOutcome  # noqa: Y015
 
 class _Resource:
@@ -493,11 +497,14 @@ class LeaseDemand(_message.Message):
     WANT_NANOUSD_FIELD_NUMBER: _builtins.int
     MIN_NANOUSD_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
-    """Made by the edge, a UUIDv7 in its text form; one lease per session and account."""
+    """Made by the edge, a UUIDv7 in its text form; one lease per session and account, as a rule."""
     account_id: _builtins.str
     """Whose funds."""
     seq: _builtins.int
-    """Counts the demands of this lease from 1. The same seq gets the same answer; a lower one is ALREADY answered."""
+    """Counts the demands of this lease from 1. A granted seq gets the same grant when it is repeated; a refusal sets
+    nothing aside and is not remembered, so its repeat is judged anew. A lower seq than the last granted one is answered
+    SUPERSEDED.
+    """
     want_nanousd: _builtins.int
     """As much as this, if it can be had."""
     min_nanousd: _builtins.int
@@ -532,6 +539,7 @@ class LeaseGrant(_message.Message):
     NEAR_LIMIT_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     AVAILABLE_NANOUSD_FIELD_NUMBER: _builtins.int
+    GRANTED_TOTAL_NANOUSD_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     """As in the demand."""
     seq: _builtins.int
@@ -546,6 +554,8 @@ class LeaseGrant(_message.Message):
     """Whether the grant is the account's last request, which may run under-held: give the slot back with its event."""
     available_nanousd: _builtins.int
     """What is left beyond all leases, grace included; for messages to customers."""
+    granted_total_nanousd: _builtins.int
+    """All that this lease was granted so far, so that an edge that lost an answer learns of its grant with the next one."""
     def __init__(
         self,
         *,
@@ -556,10 +566,11 @@ class LeaseGrant(_message.Message):
         near_limit: _builtins.bool = ...,
         last: _builtins.bool = ...,
         available_nanousd: _builtins.int = ...,
+        granted_total_nanousd: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_nanousd", b"available_nanousd", "granted_nanousd", b"granted_nanousd", "last", b"last", "lease_id", b"lease_id", "near_limit", b"near_limit", "outcome", b"outcome", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_nanousd", b"available_nanousd", "granted_nanousd", b"granted_nanousd", "granted_total_nanousd", b"granted_total_nanousd", "last", b"last", "lease_id", b"lease_id", "near_limit", b"near_limit", "outcome", b"outcome", "seq", b"seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -832,7 +843,9 @@ class UsageEvent(_message.Message):
     schema: _builtins.int
     """Layout of this message; 1. A newer one than usage_svc knows is refused whole with reason SCHEMA_TOO_NEW."""
     request_id: _builtins.str
-    """Made by the edge, a UUIDv7 in its text form, also the answer's x-request-id. The id under which a charge is posted."""
+    """Made by the edge, a UUIDv7 in its text form (lower case, with hyphens), also the answer's x-request-id. The id under
+    which a charge is posted.
+    """
     lease_id: _builtins.str
     """The lease that held it."""
     account_id: _builtins.str
@@ -858,7 +871,7 @@ class UsageEvent(_message.Message):
     hold_nanousd: _builtins.int
     """What was held for it."""
     plausible_tokens_max: _builtins.int
-    """More tokens than this, in either direction, are not plausible: n times the model's context."""
+    """More tokens than this, in either direction, are not plausible: n times the model's context. 0 admits no token."""
     first_byte_ms: _builtins.int
     """From admission to the answer's first byte; 0 if none came."""
     duration_ms: _builtins.int
@@ -951,6 +964,11 @@ class Record(_message.Message):
 
     EVENT_FIELD_NUMBER: _builtins.int
     LEASE_RETURN_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
+    unreadable: _builtins.bytes
+    """What stood at this position and could not be read back; kept aside under reason UNREADABLE. So a damaged record
+    stops none of those behind it.
+    """
     @_builtins.property
     def event(self) -> Global___UsageEvent:
         """A request's outcome."""
@@ -964,12 +982,13 @@ class Record(_message.Message):
         *,
         event: Global___UsageEvent | None = ...,
         lease_return: Global___LeaseReturn | None = ...,
+        unreadable: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "lease_return", b"lease_return", "record", b"record"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "lease_return", b"lease_return", "record", b"record", "unreadable", b"unreadable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "lease_return", b"lease_return", "record", b"record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "lease_return", b"lease_return", "record", b"record", "unreadable", b"unreadable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["event", "lease_return"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["event", "lease_return", "unreadable"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 
@@ -1076,7 +1095,7 @@ class SealRequest(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     END_SEQ_FIELD_NUMBER: _builtins.int
     end_seq: _builtins.int
-    """One more than the last record's sequence number."""
+    """One more than the last record's sequence number. usage_svc may have more than a disk that lost power has."""
     @_builtins.property
     def session(self) -> Global___Session:
         """Whose spool."""
@@ -1259,9 +1278,9 @@ class Balance(_message.Message):
     available_nanousd: _builtins.int
     """posted minus reserved."""
     grace_nanousd: _builtins.int
-    """How far below zero it may go; 0 until the first credit."""
+    """How far below zero it may go. Until terms are set: 0 before the first credit, then usage_svc's default."""
     credited_nanousd: _builtins.int
-    """All credits so far."""
+    """All credits and promotions so far."""
     charged_nanousd: _builtins.int
     """All charges so far, refunds deducted."""
     def __init__(
@@ -1414,7 +1433,7 @@ class QueryUsageResponse(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageRow]:
-        """Sorted by period, model, key; at most 10,000."""
+        """Sorted by period, model, key; at most 10,000. More are refused: RESOURCE_EXHAUSTED with reason TOO_MANY_ROWS."""
 
     def __init__(
         self,
@@ -1437,8 +1456,11 @@ class RequestSummary(_message.Message):
 
     EVENT_FIELD_NUMBER: _builtins.int
     CHARGED_NANOUSD_FIELD_NUMBER: _builtins.int
+    OVERFLOW_NANOUSD_FIELD_NUMBER: _builtins.int
     charged_nanousd: _builtins.int
     """What it cost."""
+    overflow_nanousd: _builtins.int
+    """Of it, what did not fit into its lease and was taken from the account at once."""
     @_builtins.property
     def event(self) -> Global___UsageEvent:
         """As the edge sent it."""
@@ -1448,10 +1470,11 @@ class RequestSummary(_message.Message):
         *,
         event: Global___UsageEvent | None = ...,
         charged_nanousd: _builtins.int = ...,
+        overflow_nanousd: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_nanousd", b"charged_nanousd", "event", b"event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_nanousd", b"charged_nanousd", "event", b"event", "overflow_nanousd", b"overflow_nanousd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1579,8 +1602,9 @@ class Entry(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    OVERFLOW_NANOUSD_FIELD_NUMBER: _builtins.int
     entry_id: _builtins.int
-    """Set by usage_svc; rises in posting order within an account."""
+    """Set by usage_svc: unique, and higher for postings that began later."""
     kind: Global___EntryKind.ValueType
     """Why."""
     debit_account_id: _builtins.str
@@ -1593,6 +1617,8 @@ class Entry(_message.Message):
     """The request that it is for; empty for movements by operators."""
     note: _builtins.str
     """By operators, for people."""
+    overflow_nanousd: _builtins.int
+    """Of the amount, what was labelled as overflow: a charge that did not fit into its lease, or a forced debit."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was posted, by the database's clock."""
@@ -1608,10 +1634,11 @@ class Entry(_message.Message):
         request_id: _builtins.str = ...,
         note: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        overflow_nanousd: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nanousd", b"amount_nanousd", "create_time", b"create_time", "credit_account_id", b"credit_account_id", "debit_account_id", b"debit_account_id", "entry_id", b"entry_id", "kind", b"kind", "note", b"note", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nanousd", b"amount_nanousd", "create_time", b"create_time", "credit_account_id", b"credit_account_id", "debit_account_id", b"debit_account_id", "entry_id", b"entry_id", "kind", b"kind", "note", b"note", "overflow_nanousd", b"overflow_nanousd", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1753,7 +1780,7 @@ class AdjustRequest(_message.Message):
     account_id: _builtins.str
     """Whose balance."""
     amount_nanousd: _builtins.int
-    """Not zero; negative takes away."""
+    """Not zero, at most 10^18 either way; negative takes away."""
     force: _builtins.bool
     """Whether a debit may cross the grace; labelled in the ledger."""
     note: _builtins.str
@@ -1813,7 +1840,7 @@ class SetTermsRequest(_message.Message):
     account_id: _builtins.str
     """Whose."""
     grace_nanousd: _builtins.int
-    """How far below zero it may go, 0 or more."""
+    """How far below zero it may go, from 0 to 10^18; holds at once, also before a first credit."""
     def __init__(
         self,
         *,

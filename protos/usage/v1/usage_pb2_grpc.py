@@ -98,7 +98,8 @@ class MeteringServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Recall(self, request, context):
-        """Streams what usage_svc wants of a session while it lasts: idle funds back, refusals forgotten.
+        """Streams what usage_svc wants of a session while it lasts: idle funds back, refusals forgotten. Optional for edges.
+        Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,7 +107,10 @@ class MeteringServiceServicer:
 
     def RecordUsage(self, request, context):
         """Posts spooled records in order and moves the session's cursor, in one transaction. A batch that starts beyond the
-        cursor posts nothing and answers with the cursor, so that the sender rewinds.
+        cursor posts nothing and answers with the cursor, so that the sender rewinds; what lies before the cursor is skipped.
+        FAILED_PRECONDITION with reason SCHEMA_TOO_NEW where the first record to post is newer than usage_svc knows (records
+        before such a one are posted, and the cursor stops at it), SESSION_DRAINED once the spool was sealed; NOT_FOUND with
+        reason SESSION_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,14 +118,14 @@ class MeteringServiceServicer:
 
     def Seal(self, request, context):
         """Says that a spool holds nothing more: what its leases still reserve is released. FAILED_PRECONDITION with reason
-        SPOOL_NOT_INGESTED while the cursor is not behind the last record.
+        SPOOL_NOT_INGESTED while the cursor is not behind the last record. A repeat returns the first answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AppendLogs(self, request, context):
-        """Appends captured inputs and outputs.
+        """Appends captured inputs and outputs. Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -678,7 +682,8 @@ class UsageAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AuditLedger(self, request, context):
-        """Replays the ledger from zero and compares it with every balance.
+        """Replays the ledger from zero and compares it with every balance. Not offered yet: UNIMPLEMENTED with reason
+        NOT_YET_OFFERED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

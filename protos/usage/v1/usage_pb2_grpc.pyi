@@ -44,17 +44,22 @@ class MeteringServiceStub:
     Acquire: _grpc.UnaryUnaryMultiCallable[_usage_pb2.AcquireRequest, _usage_pb2.AcquireResponse]
     """Sets funds aside for a session, for many accounts in one call. FAILED_PRECONDITION with reason SESSION_FENCED."""
     Recall: _grpc.UnaryStreamMultiCallable[_usage_pb2.RecallRequest, _usage_pb2.RecallResponse]
-    """Streams what usage_svc wants of a session while it lasts: idle funds back, refusals forgotten."""
+    """Streams what usage_svc wants of a session while it lasts: idle funds back, refusals forgotten. Optional for edges.
+    Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED.
+    """
     RecordUsage: _grpc.UnaryUnaryMultiCallable[_usage_pb2.RecordUsageRequest, _usage_pb2.RecordUsageResponse]
     """Posts spooled records in order and moves the session's cursor, in one transaction. A batch that starts beyond the
-    cursor posts nothing and answers with the cursor, so that the sender rewinds.
+    cursor posts nothing and answers with the cursor, so that the sender rewinds; what lies before the cursor is skipped.
+    FAILED_PRECONDITION with reason SCHEMA_TOO_NEW where the first record to post is newer than usage_svc knows (records
+    before such a one are posted, and the cursor stops at it), SESSION_DRAINED once the spool was sealed; NOT_FOUND with
+    reason SESSION_UNKNOWN.
     """
     Seal: _grpc.UnaryUnaryMultiCallable[_usage_pb2.SealRequest, _usage_pb2.SealResponse]
     """Says that a spool holds nothing more: what its leases still reserve is released. FAILED_PRECONDITION with reason
-    SPOOL_NOT_INGESTED while the cursor is not behind the last record.
+    SPOOL_NOT_INGESTED while the cursor is not behind the last record. A repeat returns the first answer.
     """
     AppendLogs: _grpc.UnaryUnaryMultiCallable[_usage_pb2.AppendLogsRequest, _usage_pb2.AppendLogsResponse]
-    """Appends captured inputs and outputs."""
+    """Appends captured inputs and outputs. Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED."""
 
 @_typing.type_check_only
 class MeteringServiceAsyncStub(MeteringServiceStub):
@@ -68,17 +73,22 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     Acquire: _aio.UnaryUnaryMultiCallable[_usage_pb2.AcquireRequest, _usage_pb2.AcquireResponse]  # type: ignore[assignment]
     """Sets funds aside for a session, for many accounts in one call. FAILED_PRECONDITION with reason SESSION_FENCED."""
     Recall: _aio.UnaryStreamMultiCallable[_usage_pb2.RecallRequest, _usage_pb2.RecallResponse]  # type: ignore[assignment]
-    """Streams what usage_svc wants of a session while it lasts: idle funds back, refusals forgotten."""
+    """Streams what usage_svc wants of a session while it lasts: idle funds back, refusals forgotten. Optional for edges.
+    Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED.
+    """
     RecordUsage: _aio.UnaryUnaryMultiCallable[_usage_pb2.RecordUsageRequest, _usage_pb2.RecordUsageResponse]  # type: ignore[assignment]
     """Posts spooled records in order and moves the session's cursor, in one transaction. A batch that starts beyond the
-    cursor posts nothing and answers with the cursor, so that the sender rewinds.
+    cursor posts nothing and answers with the cursor, so that the sender rewinds; what lies before the cursor is skipped.
+    FAILED_PRECONDITION with reason SCHEMA_TOO_NEW where the first record to post is newer than usage_svc knows (records
+    before such a one are posted, and the cursor stops at it), SESSION_DRAINED once the spool was sealed; NOT_FOUND with
+    reason SESSION_UNKNOWN.
     """
     Seal: _aio.UnaryUnaryMultiCallable[_usage_pb2.SealRequest, _usage_pb2.SealResponse]  # type: ignore[assignment]
     """Says that a spool holds nothing more: what its leases still reserve is released. FAILED_PRECONDITION with reason
-    SPOOL_NOT_INGESTED while the cursor is not behind the last record.
+    SPOOL_NOT_INGESTED while the cursor is not behind the last record. A repeat returns the first answer.
     """
     AppendLogs: _aio.UnaryUnaryMultiCallable[_usage_pb2.AppendLogsRequest, _usage_pb2.AppendLogsResponse]  # type: ignore[assignment]
-    """Appends captured inputs and outputs."""
+    """Appends captured inputs and outputs. Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED."""
 
 class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
     """For edges: sessions, leases and the usage that they spooled. docs/billing.md states the protocol."""
@@ -113,7 +123,9 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_pb2.RecallRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_usage_pb2.RecallResponse], _abc.AsyncIterator[_usage_pb2.RecallResponse]]:
-        """Streams what usage_svc wants of a session while it lasts: idle funds back, refusals forgotten."""
+        """Streams what usage_svc wants of a session while it lasts: idle funds back, refusals forgotten. Optional for edges.
+        Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED.
+        """
 
     @_abc_1.abstractmethod
     def RecordUsage(
@@ -122,7 +134,10 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.RecordUsageResponse, _abc.Awaitable[_usage_pb2.RecordUsageResponse]]:
         """Posts spooled records in order and moves the session's cursor, in one transaction. A batch that starts beyond the
-        cursor posts nothing and answers with the cursor, so that the sender rewinds.
+        cursor posts nothing and answers with the cursor, so that the sender rewinds; what lies before the cursor is skipped.
+        FAILED_PRECONDITION with reason SCHEMA_TOO_NEW where the first record to post is newer than usage_svc knows (records
+        before such a one are posted, and the cursor stops at it), SESSION_DRAINED once the spool was sealed; NOT_FOUND with
+        reason SESSION_UNKNOWN.
         """
 
     @_abc_1.abstractmethod
@@ -132,7 +147,7 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.SealResponse, _abc.Awaitable[_usage_pb2.SealResponse]]:
         """Says that a spool holds nothing more: what its leases still reserve is released. FAILED_PRECONDITION with reason
-        SPOOL_NOT_INGESTED while the cursor is not behind the last record.
+        SPOOL_NOT_INGESTED while the cursor is not behind the last record. A repeat returns the first answer.
         """
 
     @_abc_1.abstractmethod
@@ -141,7 +156,7 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_pb2.AppendLogsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.AppendLogsResponse, _abc.Awaitable[_usage_pb2.AppendLogsResponse]]:
-        """Appends captured inputs and outputs."""
+        """Appends captured inputs and outputs. Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED."""
 
 def add_MeteringServiceServicer_to_server(servicer: MeteringServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
@@ -240,7 +255,9 @@ class UsageAdminServiceStub:
     SetTerms: _grpc.UnaryUnaryMultiCallable[_usage_pb2.SetTermsRequest, _usage_pb2.SetTermsResponse]
     """Sets how far below zero an account may go."""
     AuditLedger: _grpc.UnaryUnaryMultiCallable[_usage_pb2.AuditLedgerRequest, _usage_pb2.AuditLedgerResponse]
-    """Replays the ledger from zero and compares it with every balance."""
+    """Replays the ledger from zero and compares it with every balance. Not offered yet: UNIMPLEMENTED with reason
+    NOT_YET_OFFERED.
+    """
 
 @_typing.type_check_only
 class UsageAdminServiceAsyncStub(UsageAdminServiceStub):
@@ -256,7 +273,9 @@ class UsageAdminServiceAsyncStub(UsageAdminServiceStub):
     SetTerms: _aio.UnaryUnaryMultiCallable[_usage_pb2.SetTermsRequest, _usage_pb2.SetTermsResponse]  # type: ignore[assignment]
     """Sets how far below zero an account may go."""
     AuditLedger: _aio.UnaryUnaryMultiCallable[_usage_pb2.AuditLedgerRequest, _usage_pb2.AuditLedgerResponse]  # type: ignore[assignment]
-    """Replays the ledger from zero and compares it with every balance."""
+    """Replays the ledger from zero and compares it with every balance. Not offered yet: UNIMPLEMENTED with reason
+    NOT_YET_OFFERED.
+    """
 
 class UsageAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """For operators: moving money. Every write carries a request_id; a repeat returns the first answer and moves nothing."""
@@ -293,6 +312,8 @@ class UsageAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_pb2.AuditLedgerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.AuditLedgerResponse, _abc.Awaitable[_usage_pb2.AuditLedgerResponse]]:
-        """Replays the ledger from zero and compares it with every balance."""
+        """Replays the ledger from zero and compares it with every balance. Not offered yet: UNIMPLEMENTED with reason
+        NOT_YET_OFFERED.
+        """
 
 def add_UsageAdminServiceServicer_to_server(servicer: UsageAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
