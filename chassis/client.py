@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -31,6 +31,9 @@ _SERVICE_CONFIG = json.dumps(
         ],
     }
 )
+
+# Two lost heartbeats may be a busy machine; three are a broken stream.
+MISSED_HEARTBEATS = 3
 
 ResponseT = TypeVar("ResponseT")
 
@@ -83,20 +86,33 @@ async def call(
 
 
 async def watch(
-    method: grpc.aio.UnaryStreamMultiCallable[Any, ResponseT], request: Any, *, first_timeout_s: float
+    method: grpc.aio.UnaryStreamMultiCallable[Any, ResponseT],
+    request: Any,
+    *,
+    first_timeout_s: float,
+    silence_s: Callable[[ResponseT], float | None],
 ) -> AsyncIterator[ResponseT]:
-    """Reads a server stream until it ends. The caller judges silence by the interval that the stream's heartbeats name.
+    """Reads a server stream until it ends.
+
+    `silence_s` says of a message after how much silence the next one is overdue (a heartbeat names its interval); None
+    leaves the last word standing. A stream is given up after MISSED_HEARTBEATS such spans.
 
     Raises:
-        Fault: as `call`; Unavailable also when the first message does not come in time.
+        Fault: as `call`.
+        TimeoutError: the first message did not come in time, or heartbeats stayed out.
     """
+    timeout_s = first_timeout_s
     name, code = _method_name(method), "OK"
     stream = method(request, wait_for_ready=False)
     try:
-        first: Any = await asyncio.wait_for(stream.read(), first_timeout_s)
-        while first is not grpc.aio.EOF:
-            yield first
-            first = await stream.read()
+        while True:
+            message: Any = await asyncio.wait_for(stream.read(), timeout_s)
+            if message is grpc.aio.EOF:
+                return
+            named_s = silence_s(message)
+            if named_s is not None:
+                timeout_s = named_s * MISSED_HEARTBEATS
+            yield message
     except grpc.aio.AioRpcError as error:
         code = error.code().name
         raise fault_from_rpc(error) from None

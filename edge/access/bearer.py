@@ -1,0 +1,39 @@
+"""The bearer key in a request's headers."""
+
+from multidict import CIMultiDictProxy
+
+from chassis.secret_token import well_formed
+from edge.access.key_cache import Grant, KeyCache
+from edge.openai import errors
+
+_SCHEME = "bearer "
+
+
+def secret_from(headers: CIMultiDictProxy[str]) -> str:
+    """The secret that a request presents.
+
+    Raises:
+        RequestError: 401: no Authorization header, more than one, or not of the form `Bearer <key>`.
+    """
+    values = headers.getall("Authorization", ())
+    if len(values) != 1:
+        raise errors.invalid_api_key()
+    value: str = values[0]
+    if value[:7].lower() != _SCHEME:
+        raise errors.invalid_api_key()
+    return value[7:].strip()
+
+
+async def grant_of(headers: CIMultiDictProxy[str], keys: KeyCache) -> Grant:
+    """What the request's key allows.
+
+    Raises:
+        RequestError: 401 for whatever is not a working key, one and the same; 503 when that cannot be found out.
+    """
+    secret = secret_from(headers)
+    grant = keys.held(secret)
+    if grant is not None:
+        return grant
+    if not well_formed(secret):  # garbage is refused without a look-up
+        raise errors.invalid_api_key()
+    return await keys.fetch(secret)

@@ -1,0 +1,210 @@
+"""The bill of one admitted request: collects what happened, then writes exactly one outcome."""
+
+from chassis.log import logger
+from edge import metrics
+from edge.access.key_cache import Grant
+from edge.http.record import RequestRecord
+from edge.metering.meter import Admission, Meter
+from edge.openai.ask import Ask
+from edge.routing.snapshot import CHAT, Deployment, Model, PricePoint
+from edge.upstream.connection import Call
+from pricing import TokenUsage, charge_nanousd
+from protos.usage.v1 import usage_pb2
+
+_log = logger(__name__)
+
+EVENT_SCHEMA = 1
+
+_OUTCOMES = {
+    usage_pb2.OUTCOME_MEASURED: "measured",
+    usage_pb2.OUTCOME_ESTIMATED: "estimated",
+    usage_pb2.OUTCOME_WAIVED: "waived",
+    usage_pb2.OUTCOME_NONE: "none",
+}
+_ENDINGS = {
+    usage_pb2.ENDING_COMPLETED: "completed",
+    usage_pb2.ENDING_CLIENT_GONE: "client_gone",
+    usage_pb2.ENDING_UPSTREAM_FAILED: "upstream_failed",
+}
+
+
+class Bill:
+    """Settle it once, in one of three ways, before the end of the answer is released."""
+
+    def __init__(
+        self,
+        meter: Meter,
+        admission: Admission,
+        record: RequestRecord,
+        grant: Grant,
+        model: Model,
+        point: PricePoint,
+        ask: Ask,
+        resource: str,
+        admit_time_s: float,
+        admitted_at_s: float,
+    ) -> None:
+        self._meter, self._admission, self._record = meter, admission, record
+        self._grant, self._model, self._point, self._ask = grant, model, point, ask
+        self._resource = resource
+        self._admit_time_s, self._admitted_at_s = admit_time_s, admitted_at_s
+        self._attempt_started_at_s = admitted_at_s
+        self._attempts: list[usage_pb2.Attempt] = []
+        self._first_byte_at_s = 0.0
+        self._answered_at_s = 0.0
+        self.deployment: Deployment | None = None
+        self.settled = False
+
+    # -- what happens on the way --
+
+    def started_attempt(self, deployment: Deployment, now_s: float) -> None:
+        """A deployment is being called."""
+        self.deployment = deployment
+        self._attempt_started_at_s = now_s
+        self._record.attempts += 1
+        self._record.deployment_id = deployment.deployment_id
+
+    def ended_attempt(self, failure: str, status: int, now_s: float) -> None:
+        """Its head, or its failure, is known; `failure` is empty when it may be passed on."""
+        assert self.deployment is not None
+        duration_ms = int((now_s - self._attempt_started_at_s) * 1000)
+        self._record.upstream_s += now_s - self._attempt_started_at_s
+        self._attempt_started_at_s = now_s
+        self._attempts.append(
+            usage_pb2.Attempt(
+                deployment_id=self.deployment.deployment_id,
+                status_code=status,
+                failure=failure,
+                duration_ms=duration_ms,
+            )
+        )
+
+    def saw_first_byte(self, call: Call) -> None:
+        """The answer that the client gets has begun."""
+        self._first_byte_at_s = call.first_byte_at_s
+        self._record.first_byte_at_s = call.first_byte_at_s
+
+    # -- the outcome --
+
+    async def settle(
+        self, usage: TokenUsage, source: "usage_pb2.UsageSource.ValueType", status: int, ending: "usage_pb2.Ending.ValueType"
+    ) -> None:
+        """Charged by what the upstream reported."""
+        if self._ask.images:
+            usage = TokenUsage(
+                usage.prompt_tokens,
+                usage.completion_tokens,
+                usage.cached_tokens,
+                usage.cache_write_tokens,
+                usage.reasoning_tokens,
+                usage.audio_tokens,
+                usage.image_tokens,
+                self._ask.images,
+            )
+        charge = charge_nanousd(usage, self._point.price) if plausible(usage, self._tokens_max) else 0
+        self._record.usage, self._record.charge_nanousd = usage, charge
+        count_tokens(self._model.model_id, usage, charge)
+        await self._finish(usage_pb2.OUTCOME_MEASURED, source, status, ending, usage, charge)
+
+    async def settle_unmetered(self, status: int, ending: "usage_pb2.Ending.ValueType") -> None:
+        """Something was generated, but nobody said how much: waived, and the operator is told."""
+        assert self.deployment is not None
+        metrics.UNMETERED.labels(self.deployment.deployment_id).inc()
+        _log.warning(
+            "answer without usable usage",
+            request_id=self._record.request_id,
+            deployment=self.deployment.deployment_id,
+            ending=_ENDINGS[ending],
+        )
+        await self._finish(usage_pb2.OUTCOME_WAIVED, usage_pb2.USAGE_SOURCE_NONE, status, ending, None, 0)
+
+    async def settle_nothing(self, status: int, ending: "usage_pb2.Ending.ValueType") -> None:
+        """Nothing was generated, as far as anyone reported."""
+        await self._finish(usage_pb2.OUTCOME_NONE, usage_pb2.USAGE_SOURCE_NONE, status, ending, None, 0)
+
+    @property
+    def _tokens_max(self) -> int:
+        return self._ask.n * self._model.context_length
+
+    async def _finish(
+        self,
+        outcome: "usage_pb2.Outcome.ValueType",
+        source: "usage_pb2.UsageSource.ValueType",
+        status: int,
+        ending: "usage_pb2.Ending.ValueType",
+        usage: TokenUsage | None,
+        charge: int,
+    ) -> None:
+        assert not self.settled, "a bill is settled once"
+        self.settled = True
+        record = self._record
+        now_s = self._meter.loop_time()
+        duration_s = now_s - self._admitted_at_s
+        if self._first_byte_at_s:
+            record.upstream_s += max(0.0, now_s - self._attempt_started_at_s)
+        record.ending = _ENDINGS[ending]
+        metrics.OUTCOMES.labels(_OUTCOMES[outcome], _ENDINGS[ending]).inc()
+        event = usage_pb2.UsageEvent(
+            schema=EVENT_SCHEMA,
+            request_id=record.request_id,
+            account_id=self._grant.account_id,
+            key_id=self._grant.key_id,
+            model_id=self._model.model_id,
+            deployment_id=record.deployment_id,
+            resource=usage_pb2.RESOURCE_CHAT_COMPLETIONS if self._resource == CHAT else usage_pb2.RESOURCE_RESPONSES,
+            status_code=status,
+            streamed=self._ask.stream,
+            outcome=outcome,
+            source=source,
+            ending=ending,
+            tokens=None if usage is None else tokens_to_pb(usage),
+            price=self._point.vector,
+            plausible_tokens_max=self._tokens_max,
+            first_byte_ms=int((self._first_byte_at_s - self._admitted_at_s) * 1000) if self._first_byte_at_s else 0,
+            duration_ms=int(duration_s * 1000),
+            attempts=self._attempts,
+        )
+        admit_time_s, end_time_s = self._admit_time_s, self._admit_time_s + duration_s
+        event.admit_time.seconds = int(admit_time_s)
+        event.admit_time.nanos = int(admit_time_s % 1 * 1e9)
+        event.end_time.seconds = int(end_time_s)
+        event.end_time.nanos = int(end_time_s % 1 * 1e9)
+        await self._meter.finish(self._admission, event, charge)
+
+
+def plausible(usage: TokenUsage, tokens_max: int) -> bool:
+    """Whether usage_svc will charge these counts; if not it quarantines the event, and nothing leaves the lease."""
+    return (
+        0 <= usage.prompt_tokens <= tokens_max
+        and 0 <= usage.completion_tokens <= tokens_max
+        and min(usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens) >= 0
+    )
+
+
+def tokens_to_pb(usage: TokenUsage) -> usage_pb2.TokenCounts:
+    """Counts as usage events carry them."""
+    return usage_pb2.TokenCounts(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cached_tokens=usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        audio_tokens=usage.audio_tokens,
+        image_tokens=usage.image_tokens,
+        images=usage.images,
+    )
+
+
+def count_tokens(model_id: str, usage: TokenUsage, charge: int) -> None:
+    """Adds to the metrics of tokens and cost."""
+    for kind, count in (
+        ("prompt", usage.prompt_tokens),
+        ("cached", usage.cached_tokens),
+        ("cache_write", usage.cache_write_tokens),
+        ("completion", usage.completion_tokens),
+        ("reasoning", usage.reasoning_tokens),
+    ):
+        if count > 0:
+            metrics.TOKENS.labels(model_id, kind).inc(count)
+    if charge > 0:
+        metrics.COST.labels(model_id).inc(charge)

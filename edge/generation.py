@@ -1,0 +1,396 @@
+"""One generation, from its key to its bill: the request's way through the house, in the order in which it happens.
+
+    access -> openai (what is asked) -> routing (where) -> metering (may they afford it) -> upstream -> metering (bill)
+
+Both public resources go this way; what differs between them is in edge/openai and edge/upstream/usage_tap.py.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from chassis.clock import Clock
+from edge import metrics
+from edge.access.bearer import grant_of
+from edge.access.key_cache import Grant, KeyCache
+from edge.bill import Bill
+from edge.http.answer import Answer, Sent, header_lines, simple_answer
+from edge.http.body import ClientGone, read_body
+from edge.http.protocol import Request
+from edge.http.record import RequestRecord
+from edge.metering.meter import FundsHeld, FundsUsedUp, Meter, MeteringUnavailable
+from edge.openai import errors
+from edge.openai.ask import Ask
+from edge.openai.chat import read_chat
+from edge.openai.errors import RequestError
+from edge.openai.responses import read_responses
+from edge.routing.catalog_watch import CatalogWatch
+from edge.routing.choose import Health, order
+from edge.routing.snapshot import CHAT, RESPONSES, Deployment, Model
+from edge.settings import EdgeSettings
+from edge.upstream.connection import Call, Failure
+from edge.upstream.relay import STREAM_HEADERS, Relay
+from edge.upstream.upstreams import Upstreams, forwarded_headers, passed_headers
+from edge.upstream.usage_tap import Carry, StreamTap, chat_tap, responses_tap, usage_from_body
+from edge.upstream.watchdog import Watchdog
+from pricing import hold_nanousd
+from protos.usage.v1 import usage_pb2
+
+# An upstream that answers so cannot serve now, or refuses us: another deployment may.
+_REFUSED_OUR_CREDENTIALS = frozenset({401, 402, 403})
+_DONE = b"data: [DONE]\n\n"
+_EVENT_STREAM = "text/event-stream"
+_NONE_REACHABLE = "No server of this model can be reached right now."
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was decided before the first byte goes upstream."""
+
+    ask: Ask
+    resource: str
+    model: Model
+    deployments: Sequence[Deployment]
+    headers: bytes
+    bill: Bill
+
+
+class Generator:
+    """Serves POST /v1/chat/completions and POST /v1/responses."""
+
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        clock: Clock,
+        keys: KeyCache,
+        catalog: CatalogWatch,
+        meter: Meter,
+        upstreams: Upstreams,
+        watchdog: Watchdog,
+    ) -> None:
+        self._settings, self._clock = settings, clock
+        self._keys, self._catalog, self._meter = keys, catalog, meter
+        self._upstreams, self._watchdog = upstreams, watchdog
+        self._health = Health()
+        self._randomness = random.Random()  # noqa: S311 - spreads load
+        self._loop = asyncio.get_running_loop()
+        self.open_requests = 0
+
+    async def chat(self, request: Request, record: RequestRecord) -> Sent:
+        """POST /v1/chat/completions."""
+        return await self._generate(request, record, CHAT)
+
+    async def responses(self, request: Request, record: RequestRecord) -> Sent:
+        """POST /v1/responses."""
+        return await self._generate(request, record, RESPONSES)
+
+    async def _generate(self, request: Request, record: RequestRecord, resource: str) -> Sent:
+        grant = await grant_of(request.headers, self._keys)
+        record.account_id, record.key_prefix = grant.account_id, grant.public_prefix
+        if not grant.active:
+            raise errors.permission_denied("This account is suspended. Contact the operator of this service.")
+        if not grant.may_infer:
+            raise errors.permission_denied("This API key may not generate. Use a key with the `inference` scope.")
+        body = await read_body(request, self._settings.body_bytes_max, self._settings.body_timeout_s)
+        ask = read_chat(body) if resource == CHAT else read_responses(body)
+        model = self._model(ask, grant)
+        record.model = model.model_id
+        deployments = self._candidates(model, ask, resource)
+        if request.connection.transport is None:
+            raise ClientGone
+        bill = await self._admit(record, grant, model, ask, resource)
+        plan = Plan(ask, resource, model, deployments, forwarded_headers(request.headers, record.request_id), bill)
+        self.open_requests += 1
+        metrics.OPEN_REQUESTS.inc()
+        try:
+            if ask.stream:
+                return await self._stream(request, record, plan)
+            return await self._whole(request, record, plan)
+        finally:
+            # Whatever went wrong above: an admitted request gets exactly one outcome.
+            if not bill.settled:
+                await bill.settle_nothing(500, usage_pb2.ENDING_UPSTREAM_FAILED)
+            self.open_requests -= 1
+            metrics.OPEN_REQUESTS.dec()
+
+    # -- before the upstream --
+
+    def _model(self, ask: Ask, grant: Grant) -> Model:
+        snapshot = self._catalog.current
+        if not snapshot.number:
+            raise errors.unavailable("The model catalog is not loaded yet.", retry_after_s=1)
+        model = snapshot.models.get(ask.model)
+        if model is None or not grant.may_use(ask.model):
+            now_s = self._clock.now().timestamp()
+            raise errors.unknown_model(
+                ask.model, [m.model_id for m in snapshot.live(now_s) if grant.may_use(m.model_id)]
+            )
+        return model
+
+    def _candidates(self, model: Model, ask: Ask, resource: str) -> Sequence[Deployment]:
+        """The deployments that may serve this request, in the order in which to try them.
+
+        Raises:
+            RequestError: 400 when every deployment refuses something that is asked; 503 when there is none.
+        """
+        refusal: RequestError | None = None
+        allowed: list[Deployment] = []
+        for deployment in model.deployments:
+            if resource not in deployment.resources:
+                continue
+            try:
+                deployment.refusals.refuse(ask)
+            except RequestError as error:
+                refusal = refusal or error
+            else:
+                allowed.append(deployment)
+        if not allowed:
+            if refusal is not None:
+                raise refusal
+            if model.deployments:
+                raise errors.invalid_request(f"`{model.model_id}` is not served on this endpoint.", param="model")
+            raise errors.unavailable(f"No server is configured for `{model.model_id}`.", retry_after_s=60)
+        return order(allowed, self._health, self._loop.time(), self._randomness)[
+            : self._settings.upstream_attempts_max
+        ]
+
+    async def _admit(self, record: RequestRecord, grant: Grant, model: Model, ask: Ask, resource: str) -> Bill:
+        now_s = self._clock.now().timestamp()
+        point = model.price_at(now_s)
+        if point is None:
+            raise errors.unavailable(f"`{model.model_id}` has no price yet.", retry_after_s=60)
+        hold = hold_nanousd(*token_bounds(model, ask), point.price, ask.images)
+        try:
+            admission = self._meter.try_admit(
+                record.request_id, grant.account_id, hold
+            ) or await self._meter.admit(record.request_id, grant.account_id, hold)
+        except FundsUsedUp:
+            raise errors.insufficient_balance("Add credit to the account, then send the request again.") from None
+        except FundsHeld as held:
+            raise errors.funds_reserved(retry_after_s=max(1, round(held.retry_after_s))) from None
+        except MeteringUnavailable as unavailable:
+            raise errors.unavailable(
+                "Usage cannot be recorded right now.", retry_after_s=max(1, round(unavailable.retry_after_s))
+            ) from None
+        return Bill(self._meter, admission, record, grant, model, point, ask, resource, now_s, self._loop.time())
+
+    # -- a whole answer --
+
+    async def _whole(self, request: Request, record: RequestRecord, plan: Plan) -> Sent:
+        call = await self._first_answer(plan, self._read_whole)
+        return await self._answer_whole(request, record, plan, call)
+
+    async def _read_whole(self, call: Call) -> None:
+        await call.end()
+
+    async def _answer_whole(self, request: Request, record: RequestRecord, plan: Plan, call: Call) -> Sent:
+        """Bills and passes on an answer that was read to its end."""
+        bill, body = plan.bill, call.body()
+        bill.saw_first_byte(call)
+        gone = request.connection.transport is None
+        ending = usage_pb2.ENDING_CLIENT_GONE if gone else usage_pb2.ENDING_COMPLETED
+        if call.status in _REFUSED_OUR_CREDENTIALS:
+            await bill.settle_nothing(502, usage_pb2.ENDING_UPSTREAM_FAILED)
+            raise errors.upstream_error()
+        usage = usage_from_body(body, _short(plan.resource)) if call.status < 400 or b'"usage"' in body else None
+        if call.status >= 400:
+            ending = usage_pb2.ENDING_UPSTREAM_FAILED
+            if usage is None:
+                await bill.settle_nothing(call.status, ending)
+        if usage is not None:
+            await bill.settle(usage, usage_pb2.USAGE_SOURCE_UPSTREAM_FINAL, call.status, ending)
+        elif not bill.settled:
+            await bill.settle_unmetered(call.status, ending)
+        headers = passed_headers(call.headers)
+        content_type = call.header("content-type") or "application/octet-stream"
+        answer = Answer(
+            call.status, body, content_type, [pair for pair in headers if pair[0] != "content-type"]
+        )
+        return simple_answer(request, answer, request_id=record.request_id)
+
+    # -- a stream --
+
+    async def _stream(self, request: Request, record: RequestRecord, plan: Plan) -> Sent:
+        settings, now_s = self._settings, self._loop.time()
+        tap = _tap(plan.ask, settings.event_bytes_max)
+        relay = Relay(
+            request,
+            tap,
+            record.request_id,
+            b"",
+            now_s=now_s,
+            comment_interval_s=settings.comment_interval_s,
+            client_stall_s=settings.client_stall_s,
+            abandoned_drain_s=settings.abandoned_drain_s,
+            commit_at_s=now_s + plan.deployments[0].commit_after_s,
+            clock_s=self._loop.time,
+        )
+        self._watchdog.add(relay)
+        metrics.OPEN_STREAMS.inc()
+        try:
+            return await self._relay(request, record, plan, relay)
+        except RequestError as error:
+            if not relay.committed:
+                raise
+            record.error = error.reason
+            return self._break_off(relay, error)
+        finally:
+            relay.let_go()
+            metrics.OPEN_STREAMS.dec()
+
+    async def _relay(self, request: Request, record: RequestRecord, plan: Plan, relay: Relay) -> Sent:
+        bill, tap = plan.bill, relay.tap
+        call = await self._first_answer(plan, partial(self._read_head, relay))
+        if call.status != 200 or not call.header("content-type").startswith(_EVENT_STREAM):
+            if relay.committed:
+                await bill.settle_nothing(502, usage_pb2.ENDING_UPSTREAM_FAILED)
+                raise errors.upstream_error()
+            return await self._answer_whole(request, record, plan, call)
+        bill.saw_first_byte(call)
+        record.status = 200
+        failure: Failure | None = None
+        relay.follow(call, [*passed_headers(call.headers), *_no_buffering(call)])
+        try:
+            await call.end()
+        except Failure as caught:
+            failure = caught
+            self._attempt_failed(plan, bill.deployment, caught)
+        if not tap.ended:
+            relay.write(tap.release())  # may complete the end
+        ending = usage_pb2.ENDING_CLIENT_GONE if relay.gone else usage_pb2.ENDING_COMPLETED
+        if not (tap.ended or tap.finished):
+            ending = usage_pb2.ENDING_CLIENT_GONE if relay.gone else usage_pb2.ENDING_UPSTREAM_FAILED
+        elif tap.error_seen:
+            ending = usage_pb2.ENDING_UPSTREAM_FAILED
+        whole = tap.ended or (tap.finished and tap.usage is not None)
+        if tap.usage is None or tap.unmetered:
+            await bill.settle_unmetered(200, ending)
+        else:
+            source = usage_pb2.USAGE_SOURCE_UPSTREAM_FINAL if whole else usage_pb2.USAGE_SOURCE_UPSTREAM_PARTIAL
+            await bill.settle(tap.usage, source, 200, ending)
+        if tap.ended:
+            return relay.finish(tap.ending())
+        if tap.finished:  # the upstream died after every choice was finished: the customer has all there is
+            return relay.finish(_DONE)
+        timed_out = failure is not None and failure.kind == "idle_timeout"
+        raise errors.upstream_timeout() if timed_out else errors.upstream_error()
+
+    async def _read_head(self, relay: Relay, call: Call) -> None:
+        """A stream's answer is chosen by its head; anything else than a stream is read to its end."""
+        relay.waits_for(call)
+        await call.head()
+        if call.status != 200 or not call.header("content-type").startswith(_EVENT_STREAM):
+            await call.end()
+
+    def _break_off(self, relay: Relay, error: RequestError) -> Sent:
+        """One error event, and the stream ends without looking finished."""
+        if relay.resource_is_responses:
+            event = errors.responses_error_event(error, relay.tap.sequence_number + 1)
+        else:
+            event = errors.chat_error_event(error)
+        return relay.finish(event)
+
+    # -- attempts --
+
+    async def _first_answer(self, plan: Plan, read: "ReadAnswer") -> Call:
+        """The first answer that may be passed on: of each deployment in turn, until one can serve.
+
+        Raises:
+            RequestError: 502, 503, 504 when none did; the bill is settled then.
+        """
+        failure: Failure | None = None
+        for index, deployment in enumerate(plan.deployments):
+            last = index == len(plan.deployments) - 1
+            if index:
+                metrics.FAILOVERS.labels(plan.model.model_id).inc()
+            plan.bill.started_attempt(deployment, self._loop.time())
+            try:
+                call = await self._attempt(plan, deployment, read)
+            except Failure as caught:
+                failure = caught
+                self._attempt_failed(plan, deployment, caught)
+                continue
+            cannot_serve = call.status == 429 or call.status >= 500 or call.status in _REFUSED_OUR_CREDENTIALS
+            if cannot_serve:
+                self._health.failed(deployment.deployment_id, self._loop.time())
+                plan.bill.ended_attempt("status", call.status, self._loop.time())
+                metrics.ATTEMPTS.labels(deployment.deployment_id, "status").inc()
+                if not last:
+                    continue
+            else:
+                self._health.worked(deployment.deployment_id)
+                plan.bill.ended_attempt("", call.status, self._loop.time())
+                metrics.ATTEMPTS.labels(deployment.deployment_id, "ok").inc()
+            return call
+        assert failure is not None  # there is at least one deployment, and each one failed
+        error = _error_from_failure(failure)
+        await plan.bill.settle_nothing(error.status, usage_pb2.ENDING_UPSTREAM_FAILED)
+        raise error
+
+    async def _attempt(self, plan: Plan, deployment: Deployment, read: "ReadAnswer") -> Call:
+        ask = plan.ask
+        asks_usage = plan.resource == CHAT and ask.stream and deployment.accepts_stream_options
+        upstream_model = deployment.upstream_model
+        body = ask.upstream_body(None if upstream_model == ask.model else upstream_model, include_usage=asks_usage)
+        call, reused = await self._upstreams.send(deployment, plan.resource, plan.headers, body)
+        try:
+            await read(call)
+        except Failure as failure:
+            if not (reused and failure.kind == "closed" and not call.first_byte_at_s):
+                raise
+            # The peer had closed this kept connection before it saw the request: not an attempt, send it anew.
+            metrics.STALE_RETRIES.inc()
+            call, _ = await self._upstreams.send(deployment, plan.resource, plan.headers, body, fresh=True)
+            await read(call)
+        return call
+
+    def _attempt_failed(self, plan: Plan, deployment: Deployment, failure: Failure) -> None:
+        now_s = self._loop.time()
+        self._health.failed(deployment.deployment_id, now_s)
+        plan.bill.ended_attempt(failure.kind, 0, now_s)
+        metrics.ATTEMPTS.labels(deployment.deployment_id, failure.kind).inc()
+
+
+def token_bounds(model: Model, ask: Ask) -> tuple[int, int]:
+    """The most prompt and completion tokens that a request can cost.
+
+    A byte of plain text bounds a token, but for what a chat template adds; what is opaque (images, files) can be as
+    large as the context. An output limit above the context cannot be used up.
+    """
+    context = model.context_length
+    prompt = context if ask.opaque else min(context, ask.text_bytes + model.template_overhead_tokens)
+    output = ask.max_output_tokens if ask.max_output_tokens is not None else model.hold_output_tokens
+    return prompt, ask.n * min(output, context)
+
+
+def _short(resource: str) -> Literal["chat", "responses"]:
+    return "chat" if resource == CHAT else "responses"
+
+
+def _tap(ask: Ask, event_bytes_max: int) -> StreamTap:
+    if ask.resource == "responses":
+        return responses_tap(event_bytes_max)
+    if ask.include_usage is None:
+        carry = Carry.CARRY
+    else:
+        carry = Carry.UNCHANGED if ask.include_usage else Carry.WITHHOLD
+    return chat_tap(carry, ask.n, event_bytes_max)
+
+
+def _no_buffering(call: Call) -> Sequence[tuple[str, str]]:
+    """Tells proxies in front of us (nginx) to pass events on as they come."""
+    headers: list[tuple[str, str]] = [("x-accel-buffering", "no")]
+    if not call.header("cache-control"):
+        headers.append(STREAM_HEADERS[1])
+    return headers
+
+
+def _error_from_failure(failure: Failure) -> RequestError:
+    if failure.kind in ("connect", "connect_timeout"):
+        return errors.unavailable(_NONE_REACHABLE, retry_after_s=1)
+    if failure.kind in ("first_byte_timeout", "idle_timeout"):
+        return errors.upstream_timeout()
+    return errors.upstream_error()

@@ -1,0 +1,157 @@
+"""aiohttp's HTTP server with three things changed.
+
+1. A request is a slotted object of ours over aiohttp's parsed message: the general `BaseRequest` costs more than all
+   that this edge does with it.
+2. Answers are written to the transport as bytes (answer.py), so an upstream's event reaches the client in the same loop
+   step in which it arrived.
+3. What the connection notices, its answer is told at once: the client has gone, the socket is full, it drained again.
+   (aiohttp's own choices are to cancel the handler or to say nothing; a request that must be billed can use neither.)
+
+The overridden names belong to aiohttp 3.14's `RequestHandler`; pyproject.toml pins that series and
+tests/stack/test_http_surface.py holds every behaviour.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDictProxy
+
+from edge.http.answer import Answer, Sent, simple_answer
+from edge.openai.errors import RequestError, bad_http
+
+
+class ConnectionListener(Protocol):
+    """Whoever writes an answer over a longer time."""
+
+    def client_gone(self) -> None:
+        """The client closed its connection; nothing can be written any more."""
+        ...
+
+    def client_full(self) -> None:
+        """The client reads slower than we write: stop writing for now."""
+        ...
+
+    def client_drained(self) -> None:
+        """The client has caught up."""
+        ...
+
+
+class Request:
+    """One HTTP request: its parsed head, its body as a stream, its connection."""
+
+    __slots__ = ("_task", "connection", "content", "message", "method", "path", "query")
+
+    def __init__(self, message: RawRequestMessage, content: StreamReader, connection: "Connection") -> None:
+        self.message = message
+        self.content = content
+        self.connection = connection
+        self.method: str = message.method
+        self.path, _, self.query = message.path.partition("?")
+        self._task: Any = None  # aiohttp's connection loop sets it back to None
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """Header names in any case to their values, decoded."""
+        return self.message.headers
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection may serve another request after this one."""
+        return not self.message.should_close and not self.connection.closing
+
+    @property
+    def remote(self) -> str:
+        """The peer's address, for logs."""
+        peer = self.connection.peername
+        return peer[0] if isinstance(peer, tuple) else str(peer)
+
+    def _finish(self) -> None:
+        """Called by aiohttp when the handler is done; nothing is held open here."""
+
+    def _cancel(self, error: BaseException) -> None:
+        """Called by aiohttp when the connection is lost: a body that is still being read breaks off."""
+        if not self.content.is_eof():
+            self.content.set_exception(error)
+
+
+class Connection(RequestHandler):
+    """One client connection."""
+
+    __slots__ = ("closing", "listener", "open_requests")
+
+    def __init__(self, server: "Server", **options: Any) -> None:
+        super().__init__(server, **options)
+        self.listener: ConnectionListener | None = None
+        self.closing = False
+
+    def write(self, data: bytes) -> None:
+        """Hands bytes to the socket; drops them when the client has gone."""
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        listener, self.listener = self.listener, None
+        super().connection_lost(exc)
+        if listener is not None:
+            listener.client_gone()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.listener is not None:
+            self.listener.client_full()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.listener is not None:
+            self.listener.client_drained()
+
+    def handle_error(  # type: ignore[override]  # our Request, our answers
+        self, request: Request, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> Sent:
+        """Answers what aiohttp's parser refused, in the shape that every error has."""
+        return simple_answer(request, Answer.from_error(parser_error(status, message)), keep_alive=False)
+
+
+def parser_error(status: int, message: str | None) -> RequestError:
+    """What a client is told whose request was not HTTP, or went over a limit of the parser."""
+    detail = (message or "not a valid HTTP request").splitlines()[0].rstrip(":")
+    return bad_http(detail)
+
+
+# What may wait in one client's socket before its upstream is no longer read.
+WRITE_BUFFER_BYTES_MAX = 256 * 1024
+
+Handler = Callable[[Request], Awaitable[Sent]]
+
+
+class Server(web.Server):  # type: ignore[misc]  # aiohttp warns against it, and offers no hook for the connection class
+    """Makes a `Connection` for every client."""
+
+    def __init__(self, handler: Handler, **options: Any) -> None:
+        super().__init__(handler, request_factory=self._make, access_log=None, auto_decompress=False, **options)  # type: ignore[arg-type]
+
+    def _make(
+        self, message: RawRequestMessage, content: StreamReader, connection: Any, _writer: object, _task: object
+    ) -> Request:
+        return Request(message, content, connection)
+
+    def __call__(self) -> Connection:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+    def close_idle(self) -> None:
+        """From now on every answer says `Connection: close`; connections without a request close at once."""
+        for connection in self.connections:
+            assert isinstance(connection, Connection)
+            connection.closing = True
+            if not connection._request_in_progress:
+                connection.close()

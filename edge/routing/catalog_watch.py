@@ -1,0 +1,98 @@
+"""Keeps the newest catalog snapshot in memory, and on disk for a start without catalog_svc."""
+
+import asyncio
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from chassis.client import watch
+from chassis.clock import Clock
+from chassis.faults import Fault
+from chassis.log import logger
+from edge.routing.snapshot import EMPTY, Snapshot, snapshot_from_pb
+from protos.catalog.v1 import catalog_pb2, catalog_pb2_grpc
+
+_log = logger(__name__)
+
+MAX_RECONNECT_PAUSE_S = 1.0
+FILE_NAME = "catalog.snapshot"
+
+
+class CatalogWatch:
+    """The current snapshot; run `follow` beside it."""
+
+    def __init__(
+        self,
+        stub: catalog_pb2_grpc.CatalogServiceAsyncStub,
+        folder: Path,
+        clock: Clock,
+        credential_found: Callable[[catalog_pb2.CredentialSource], bool],
+        *,
+        first_timeout_s: float,
+    ) -> None:
+        self._stub, self._clock, self._credential_found = stub, clock, credential_found
+        self._file = folder / FILE_NAME
+        self._first_timeout_s = first_timeout_s
+        self._proven_at = float("-inf")
+        self.current: Snapshot = EMPTY
+        self.on_change: list[Callable[[Snapshot], None]] = []
+
+    def age_s(self) -> float:
+        """Seconds since catalog_svc last said that this is the newest; infinite before the first time."""
+        return self._clock.monotonic() - self._proven_at
+
+    def load_from_disk(self) -> None:
+        """Starts from the last snapshot that this edge had, if there is one."""
+        try:
+            pb = catalog_pb2.Snapshot.FromString(self._file.read_bytes())
+        except FileNotFoundError:
+            return
+        except DecodeError:
+            _log.warning("last catalog on disk is unreadable; waiting for catalog_svc", file=str(self._file))
+            return
+        self._use(pb)
+
+    async def follow(self) -> None:
+        """Takes every newer snapshot; runs as long as the process."""
+        pause_s = 0.05
+        while True:
+            try:
+                async for message in watch(
+                    self._stub.WatchSnapshot,
+                    catalog_pb2.WatchSnapshotRequest(after_number=self.current.number),
+                    first_timeout_s=self._first_timeout_s,
+                    silence_s=lambda m: m.heartbeat.interval.ToTimedelta().total_seconds()
+                    if m.HasField("heartbeat")
+                    else None,
+                ):
+                    if message.HasField("snapshot") and self._use(message.snapshot):
+                        await asyncio.get_running_loop().run_in_executor(None, self._save, message.snapshot)
+                    self._proven_at = self._clock.monotonic()
+                    pause_s = 0.05
+            except (Fault, TimeoutError) as error:
+                _log.warning("watch of the catalog broke", reason=str(error))
+            # Full jitter: many edges lose one service in the same moment.
+            await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - not a secret
+            pause_s = min(pause_s * 2, MAX_RECONNECT_PAUSE_S)
+
+    def _use(self, pb: catalog_pb2.Snapshot) -> bool:
+        try:
+            self.current = snapshot_from_pb(pb, self._credential_found)
+        except ValueError as error:
+            _log.error("catalog snapshot cannot be used; keeping the one before", number=pb.number, reason=str(error))
+            return False
+        _log.info("catalog", number=pb.number, models=len(pb.models), deployments=len(pb.deployments))
+        for tell in self.on_change:
+            tell(self.current)
+        return True
+
+    def _save(self, pb: catalog_pb2.Snapshot) -> None:
+        unfinished = self._file.with_suffix(".unfinished")
+        with unfinished.open("wb") as file:
+            file.write(pb.SerializeToString())
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(self._file)

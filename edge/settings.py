@@ -1,0 +1,81 @@
+"""What the edge can be told, by environment variables that begin with TOLLGATE_EDGE_."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from chassis.settings import PREFIX, Port, PositiveSeconds, ProcessSettings
+
+Bytes = Annotated[int, Field(ge=1)]
+
+
+class EdgeSettings(ProcessSettings):
+    """Settings of the HTTP edge."""
+
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}EDGE_", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    listen_host: str = Field("127.0.0.1", description="Address on which the API is served.")
+    listen_port: Port = Field(8080, description="Port on which the API is served; 0 lets the system choose.")
+    auth_address: str = Field("127.0.0.1:7101", description="Where auth_svc listens: host:port.")
+    catalog_address: str = Field("127.0.0.1:7102", description="Where catalog_svc listens: host:port.")
+    usage_address: str = Field("127.0.0.1:7103", description="Where usage_svc listens: host:port.")
+    data_dir: Path = Field(
+        Path(".tollgate/edge"), description="Folder for the spool and the last catalog; one edge process per folder."
+    )
+    models_public: bool = Field(False, description="Whether GET /v1/models answers without a key.")
+    access_log: bool = Field(True, description="Whether one line per request is logged.")
+
+    body_bytes_max: Bytes = Field(20 * 1024 * 1024, description="Largest request body; larger ones get 413.")
+    body_timeout_s: PositiveSeconds = Field(60.0, description="How long a client may take to send a request body.")
+    header_bytes_max: Bytes = Field(16 * 1024, description="Largest single header line, and largest request line.")
+    header_count_max: Annotated[int, Field(ge=8, le=1000)] = Field(100, description="Most headers in one request.")
+    keep_alive_s: PositiveSeconds = Field(75.0, description="How long a connection may sit without a request.")
+    client_stall_s: PositiveSeconds = Field(
+        300.0, description="How long a client may not read at all from its stream before it counts as gone."
+    )
+    comment_interval_s: PositiveSeconds = Field(15.0, description="After this much silence a stream gets a comment.")
+
+    key_cache_entries_max: Annotated[int, Field(ge=1)] = Field(100_000, description="Most API keys held in memory.")
+    key_max_age_s: PositiveSeconds = Field(
+        900.0, description="How long known keys go on working while auth_svc cannot be reached."
+    )
+    unknown_key_s: PositiveSeconds = Field(5.0, description="How long a key stays known as unknown.")
+    rpc_timeout_s: PositiveSeconds = Field(5.0, description="Deadline of a call to a service that a request waits for.")
+
+    upstream_connections_max: Annotated[int, Field(ge=1)] = Field(
+        10_000, description="Most connections to one deployment."
+    )
+    upstream_idle_s: PositiveSeconds = Field(
+        30.0, description="How long an unused upstream connection is kept; below the keep-alive of usual servers."
+    )
+    upstream_attempts_max: Annotated[int, Field(ge=1, le=10)] = Field(
+        3, description="Most deployments that are tried for one request."
+    )
+    answer_bytes_max: Bytes = Field(64 * 1024 * 1024, description="Largest answer of an upstream that is not a stream.")
+    event_bytes_max: Bytes = Field(16 * 1024 * 1024, description="Largest single event of a stream.")
+    abandoned_drain_s: PositiveSeconds = Field(
+        600.0, description="How long a stream is read on to its usage after its client has gone."
+    )
+
+    spool_bytes_max: Bytes = Field(1024 * 1024 * 1024, description="Largest spool on disk; when full, requests get 503.")
+    spool_segment_bytes: Bytes = Field(8 * 1024 * 1024, description="Size of one spool file.")
+    durability: Literal["group", "interval"] = Field(
+        "group",
+        description=(
+            "When an answer's end is released: group waits until its usage is on disk (one sync shared by all that wait); "
+            "interval does not wait, and can lose the usage of the last durability_interval_s in a power cut."
+        ),
+    )
+    durability_interval_s: PositiveSeconds = Field(0.2, description="Time between syncs in interval mode.")
+    ship_linger_s: PositiveSeconds = Field(0.2, description="How long usage waits for company before it is shipped.")
+    ship_batch_max: Annotated[int, Field(ge=1, le=1000)] = Field(500, description="Most usage records in one call.")
+    session_margin_s: PositiveSeconds = Field(
+        5.0, description="Admission ends this long before usage_svc may think that this edge is lost."
+    )
+
+    endpoint_lag_s: Annotated[float, Field(ge=0)] = Field(
+        5.0, description="After SIGTERM: how long to go on accepting while load balancers learn that we are not ready."
+    )
+    drain_s: PositiveSeconds = Field(600.0, description="After that: how long open requests may take to finish.")
