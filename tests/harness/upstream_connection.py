@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from tests.harness.upstream_answer import Afterwards, Answer, Ending
 from tests.harness.upstream_http import RawRequest, RequestCutter
@@ -36,10 +37,9 @@ class Connection(asyncio.Protocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
         # Writable means empty: what was "sent" has then truly left this process, and back-pressure is felt at once.
-        transport.set_write_buffer_limits(high=0)
+        self._transport.set_write_buffer_limits(high=0)
         self._writable.set()
         self._alive.add(self)
         self._task = asyncio.get_running_loop().create_task(self._serve())
