@@ -1,0 +1,1 @@
+"""Asking a model server: the connection pool and the call, and the pure reading of what comes back."""
