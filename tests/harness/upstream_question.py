@@ -79,7 +79,8 @@ def content_pieces(question: Question, answer: Answer) -> list[str]:
     else:
         size = -(-len(answer.text) // max(answer.events, 1))
         pieces = [answer.text[number * size : (number + 1) * size] for number in range(count)]
-    return [piece.ljust(answer.event_chars, "x") for piece in pieces]
+    padded = {piece: piece.ljust(answer.event_chars, "x") for piece in set(pieces)}  # one copy of each, however large
+    return [padded[piece] for piece in pieces]
 
 
 def was_cut_short(question: Question, answer: Answer) -> bool:

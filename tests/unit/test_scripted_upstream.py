@@ -14,65 +14,17 @@ import pytest
 import zstandard
 
 from tests.harness.eventually import eventually, eventually_sync
+from tests.harness.raw_client import CHAT, RESPONSES, RawClient, asking, body_of, events_of, request_bytes
 from tests.harness.scripted_upstream import ScriptedUpstream
 from tests.harness.upstream_answer import MODES, Afterwards, Answer, Ending, UsageAt, answer_from_options
 from tests.harness.upstream_http import RequestCutter
 from tests.harness.upstream_process import upstream_process
-
-CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[ScriptedUpstream]:
     async with ScriptedUpstream() as server:
         yield server
-
-
-class Raw:
-    """A client that sees bytes, and how a connection ends."""
-
-    def __init__(self, upstream: ScriptedUpstream) -> None:
-        self._port = int(upstream.url.rpartition(":")[2])
-
-    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self._port, limit=1 << 24)
-
-    async def ask(self, body: dict[str, Any], path: str = CHAT) -> bytes:
-        """Everything that arrives until the upstream closes, which the request asks for."""
-        reader, writer = await self.open()
-        writer.write(request_bytes(body, path, ("Connection", "close")))
-        try:
-            return await asyncio.wait_for(reader.read(), 10)
-        finally:
-            writer.close()
-
-
-def request_bytes(body: dict[str, Any], path: str = CHAT, *headers: tuple[str, str]) -> bytes:
-    data = json.dumps(body).encode()
-    lines = [f"POST {path} HTTP/1.1", "Host: upstream", f"Content-Length: {len(data)}"]
-    lines += [f"{name}: {value}" for name, value in headers]
-    return "\r\n".join([*lines, "", ""]).encode() + data
-
-
-def asking(mode: str, *, stream: bool = True, text: str = "one two three", **more: Any) -> dict[str, Any]:
-    return {"model": f"scripted/{mode}", "stream": stream, "messages": [{"role": "user", "content": text}], **more}
-
-
-def body_of(answer: bytes) -> bytes:
-    head, _, body = answer.partition(b"\r\n\r\n")
-    if b"transfer-encoding: chunked" not in head:
-        return body
-    plain = b""
-    while body:
-        size, _, rest = body.partition(b"\r\n")
-        plain += rest[: int(size, 16)]
-        body = rest[int(size, 16) + 2 :]
-    return plain
-
-
-def events_of(body: bytes) -> list[dict[str, Any]]:
-    events = [line.removeprefix("data: ") for line in body.decode().split("\n") if line.startswith("data: {")]
-    return [json.loads(event) for event in events]
 
 
 def usages_of(events: list[dict[str, Any]]) -> list[Any]:
@@ -127,7 +79,7 @@ async def test_the_openai_client_reads_every_honest_answer(upstream: ScriptedUps
 async def test_a_request_is_recorded_exactly_as_it_came(upstream: ScriptedUpstream) -> None:
     body = b'{"mod\\u0065l": "x",  "temperature": 1e-7, "messages": []}'
     head = b"POST /v1/chat/completions?x=%2F HTTP/1.1\r\nhOsT: a\r\nX-Two:  b \r\nX-Two: c\r\nConnection: close\r\n"
-    reader, writer = await Raw(upstream).open()
+    reader, writer = await RawClient(upstream.url).open()
     writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n" + b"a\r\n" + body[:10] + b"\r\n")
     writer.write(b"%x;ext=1\r\n%b\r\n0\r\nTrailer: t\r\n\r\n" % (len(body) - 10, body[10:]))
     assert b"200 OK" in await reader.read()
@@ -166,7 +118,7 @@ def test_requests_are_cut_from_a_stream_at_every_byte() -> None:
     ],
 )
 async def test_usage_stands_where_the_mode_puts_it(upstream: ScriptedUpstream, mode: str, expected: list[Any]) -> None:
-    events = events_of(body_of(await Raw(upstream).ask(asking(f"{mode}:events=2"))))
+    events = events_of(body_of(await RawClient(upstream.url).ask(asking(f"{mode}:events=2"))))
     seen = [usage["completion_tokens"] if isinstance(usage, dict) else usage for usage in usages_of(events)]
     assert seen == expected
     said = upstream.reported[0].usage
@@ -174,18 +126,18 @@ async def test_usage_stands_where_the_mode_puts_it(upstream: ScriptedUpstream, m
 
 
 async def test_usage_can_stand_in_the_choice_and_beside_timings(upstream: ScriptedUpstream) -> None:
-    events = events_of(body_of(await Raw(upstream).ask(asking("usage-in-choice+llamacpp+azure"))))
+    events = events_of(body_of(await RawClient(upstream.url).ask(asking("usage-in-choice+llamacpp+azure"))))
     assert events[0]["choices"] == []
     assert events[-1]["choices"][0]["usage"]["completion_tokens"] == 5
     asked = asking("llamacpp", stream_options={"include_usage": True, "continuous_usage_stats": True})
-    events = events_of(body_of(await Raw(upstream).ask(asked)))
+    events = events_of(body_of(await RawClient(upstream.url).ask(asked)))
     assert [event["usage"]["completion_tokens"] for event in events] == [0, 1, 2, 3, 4, 5, 5, 5]
     assert events[-1]["timings"]["predicted_n"] == 5
 
 
 async def test_counts_and_limits_follow_the_script_and_the_request(upstream: ScriptedUpstream) -> None:
     text = "[[prompt_tokens=10 completion_tokens=7 cached_tokens=4 reasoning_tokens=2]]"
-    whole = json.loads(body_of(await Raw(upstream).ask(asking("ok", stream=False, text=text))))
+    whole = json.loads(body_of(await RawClient(upstream.url).ask(asking("ok", stream=False, text=text))))
     assert whole["usage"] == {
         "prompt_tokens": 10,
         "completion_tokens": 7,
@@ -194,12 +146,15 @@ async def test_counts_and_limits_follow_the_script_and_the_request(upstream: Scr
         "completion_tokens_details": {"reasoning_tokens": 2},
     }
     asked = asking("ok", stream=False, n=2, max_tokens=3)
-    whole = json.loads(body_of(await Raw(upstream).ask(asked)))
+    whole = json.loads(body_of(await RawClient(upstream.url).ask(asked)))
     assert whole["usage"]["completion_tokens"] == 6
     assert [choice["finish_reason"] for choice in whole["choices"]] == ["length", "length"]
     upstream.script(Answer(usage_json='{"prompt_tokens":1e400}'), Answer(prompt_tokens=-5))
-    assert b'"usage":{"prompt_tokens":1e400}' in await Raw(upstream).ask(asking("ok", stream=False))
-    assert json.loads(body_of(await Raw(upstream).ask(asking("ok", stream=False))))["usage"]["prompt_tokens"] == -5
+    assert b'"usage":{"prompt_tokens":1e400}' in await RawClient(upstream.url).ask(asking("ok", stream=False))
+    assert (
+        json.loads(body_of(await RawClient(upstream.url).ask(asking("ok", stream=False))))["usage"]["prompt_tokens"]
+        == -5
+    )
     assert upstream.reported[2].usage == '{"prompt_tokens":1e400}'
 
 
@@ -209,7 +164,7 @@ async def test_a_compressed_answer_is_the_plain_one_compressed(
     upstream: ScriptedUpstream, coding: str, stream: bool
 ) -> None:
     upstream.script(Answer(), Answer(compress=coding))
-    plain, packed = [await Raw(upstream).ask(asking("ok", stream=stream)) for _ in range(2)]
+    plain, packed = [await RawClient(upstream.url).ask(asking("ok", stream=stream)) for _ in range(2)]
     assert f"content-encoding: {coding}".encode() in packed
     body = body_of(packed)
     if coding == "br":
@@ -224,7 +179,7 @@ async def test_a_compressed_answer_is_the_plain_one_compressed(
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
 async def test_an_event_stream_takes_every_legal_form(upstream: ScriptedUpstream, line_end: bytes) -> None:
     mode = {b"\n": "ok", b"\r\n": "crlf", b"\r": "cr"}[line_end]
-    body = body_of(await Raw(upstream).ask(asking(f"{mode}+comments+bom+multiline+tight")))
+    body = body_of(await RawClient(upstream.url).ask(asking(f"{mode}+comments+bom+multiline+tight")))
     assert body.startswith(b"\xef\xbb\xbf: a comment")
     rest = body.replace(line_end, b"")
     assert b"\r" not in rest
@@ -238,12 +193,12 @@ async def test_an_event_stream_takes_every_legal_form(upstream: ScriptedUpstream
 
 async def test_writes_are_cut_where_the_script_says(upstream: ScriptedUpstream) -> None:
     upstream.script(Answer(split_at=(1, 100, 101)), Answer(split_every=1, events=1))
-    chunked = (await Raw(upstream).ask(asking("ok"))).partition(b"\r\n\r\n")[2]
+    chunked = (await RawClient(upstream.url).ask(asking("ok"))).partition(b"\r\n\r\n")[2]
     assert chunked.startswith(b"1\r\nd\r\n63\r\n")
     assert b"\r\n1\r\n" in chunked
-    single = (await Raw(upstream).ask(asking("ok"))).partition(b"\r\n\r\n")[2]
+    single = (await RawClient(upstream.url).ask(asking("ok"))).partition(b"\r\n\r\n")[2]
     assert single.count(b"1\r\n") >= len(body_of(b"transfer-encoding: chunked\r\n\r\n" + single))
-    split = (await Raw(upstream).ask(asking("split-multibyte"))).partition(b"\r\n\r\n")[2]
+    split = (await RawClient(upstream.url).ask(asking("split-multibyte"))).partition(b"\r\n\r\n")[2]
     with pytest.raises(UnicodeDecodeError):
         split.decode()
     events = events_of(body_of(b"transfer-encoding: chunked\r\n\r\n" + split))
@@ -254,7 +209,7 @@ async def test_writes_are_cut_where_the_script_says(upstream: ScriptedUpstream) 
 @pytest.mark.parametrize("framing", ["length_body", "chunked_body", "close_body"])
 @pytest.mark.parametrize("stream", [True, False])
 async def test_each_framing_carries_the_same_body(upstream: ScriptedUpstream, framing: str, stream: bool) -> None:
-    answer = await Raw(upstream).ask(asking(framing, stream=stream))
+    answer = await RawClient(upstream.url).ask(asking(framing, stream=stream))
     assert (b"content-length" in answer) == (framing == "length_body")
     assert (b"transfer-encoding: chunked" in answer) == (framing == "chunked_body")
     assert body_of(answer).endswith(b"data: [DONE]\n\n" if stream else b"}")
@@ -262,7 +217,7 @@ async def test_each_framing_carries_the_same_body(upstream: ScriptedUpstream, fr
 
 @pytest.mark.parametrize("status", [400, 404, 408, 409, 418, 422, 429, 500, 502, 503, 504, 529, 599])
 async def test_every_error_status_comes_with_a_body(upstream: ScriptedUpstream, status: int) -> None:
-    answer = await Raw(upstream).ask(asking(f"status:status={status}:retry_after=2"))
+    answer = await RawClient(upstream.url).ask(asking(f"status:status={status}:retry_after=2"))
     assert answer.startswith(f"HTTP/1.1 {status} ".encode())
     assert b"retry-after: 2\r\n" in answer
     assert json.loads(body_of(answer))["error"]["code"] == f"scripted_{status}"
@@ -271,29 +226,29 @@ async def test_every_error_status_comes_with_a_body(upstream: ScriptedUpstream, 
 
 
 async def test_stream_options_are_refused_only_where_they_are_given(upstream: ScriptedUpstream) -> None:
-    refused = await Raw(upstream).ask(asking("refuse_stream_options", stream_options={"include_usage": True}))
+    refused = await RawClient(upstream.url).ask(asking("refuse_stream_options", stream_options={"include_usage": True}))
     assert refused.startswith(b"HTTP/1.1 400 ")
     assert json.loads(body_of(refused))["error"]["param"] == "stream_options"
-    assert (await Raw(upstream).ask(asking("refuse_stream_options"))).startswith(b"HTTP/1.1 200 ")
+    assert (await RawClient(upstream.url).ask(asking("refuse_stream_options"))).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize(("where", "status"), [("before_headers", 0), ("mid_stream", 200)])
 async def test_it_dies_by_rst_or_cleanly_where_it_is_told_to(
     upstream: ScriptedUpstream, where: str, status: int
 ) -> None:
-    reader, writer = await Raw(upstream).open()
+    reader, writer = await RawClient(upstream.url).open()
     writer.write(request_bytes(asking(f"reset_{where}")))
     with pytest.raises(ConnectionResetError):
         await asyncio.wait_for(reader.read(), 10)
     writer.close()
-    closed = await Raw(upstream).ask(asking(f"close_{where}"))
+    closed = await RawClient(upstream.url).ask(asking(f"close_{where}"))
     assert len(events_of(body_of(closed + b"0\r\n"))) == (3 if status else 0)
     assert b"[DONE]" not in closed
     assert [(report.whole, report.status) for report in upstream.reported] == [(False, status)] * 2
 
 
 async def test_a_stall_lasts_until_the_peer_gives_up(upstream: ScriptedUpstream) -> None:
-    reader, writer = await Raw(upstream).open()
+    reader, writer = await RawClient(upstream.url).open()
     writer.write(request_bytes(asking("stall-mid-stream+usage-cumulative")))
     await eventually(lambda: upstream.reported and upstream.reported[0].usage)
     assert b"Hello" in await reader.read(1 << 16)
@@ -306,17 +261,17 @@ async def test_a_stall_lasts_until_the_peer_gives_up(upstream: ScriptedUpstream)
 
 async def test_half_a_body_breaks_its_own_content_length(upstream: ScriptedUpstream) -> None:
     upstream.script(Answer(ending=Ending.CLOSE, ending_after=0), Answer(ending=Ending.CLOSE, ending_after_bytes=150))
-    head, _, body = (await Raw(upstream).ask(asking("ok", stream=False))).partition(b"\r\n\r\n")
+    head, _, body = (await RawClient(upstream.url).ask(asking("ok", stream=False))).partition(b"\r\n\r\n")
     promised = int(head.lower().partition(b"content-length: ")[2].split()[0])
     assert 0 < len(body) < promised
-    streamed = await Raw(upstream).ask(asking("ok"))
+    streamed = await RawClient(upstream.url).ask(asking("ok"))
     assert len(body_of(streamed)) == upstream.reported[1].body_bytes == 150
 
 
 @pytest.mark.parametrize("afterwards", [Afterwards.CLOSE_ON_NEXT, Afterwards.RESET_ON_NEXT, Afterwards.CLOSE])
 async def test_a_kept_connection_goes_stale(upstream: ScriptedUpstream, afterwards: Afterwards) -> None:
     upstream.script(Answer(afterwards=afterwards))
-    reader, writer = await Raw(upstream).open()
+    reader, writer = await RawClient(upstream.url).open()
     writer.write(request_bytes(asking("ok", stream=False)))
     assert b"connection: close" not in await reader.readuntil(b"\r\n\r\n")
     await reader.readuntil(b'"total_tokens":8}}')
@@ -335,7 +290,7 @@ async def test_a_kept_connection_goes_stale(upstream: ScriptedUpstream, afterwar
 
 
 async def test_one_connection_serves_many_requests(upstream: ScriptedUpstream) -> None:
-    reader, writer = await Raw(upstream).open()
+    reader, writer = await RawClient(upstream.url).open()
     for _ in range(3):
         writer.write(request_bytes(asking("ok")))
         assert (await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 10)).startswith(b"HTTP/1.1 200")
@@ -347,27 +302,27 @@ async def test_it_can_refuse_connections_and_come_back_on_its_port(upstream: Scr
     url = upstream.url
     await upstream.refuse()
     with pytest.raises(ConnectionRefusedError):
-        await Raw(upstream).open()
+        await RawClient(upstream.url).open()
     await upstream.start()
     assert upstream.url == url
-    assert b"200 OK" in await Raw(upstream).ask(asking("ok"))
+    assert b"200 OK" in await RawClient(upstream.url).ask(asking("ok"))
 
 
 async def test_a_slow_answer_takes_its_time(upstream: ScriptedUpstream) -> None:
     start = time.monotonic()
-    await Raw(upstream).ask(asking("slow:headers_delay_ms=30:gap_ms=10"))
+    await RawClient(upstream.url).ask(asking("slow:headers_delay_ms=30:gap_ms=10"))
     assert time.monotonic() - start >= 0.03 + 7 * 0.01
 
 
 async def test_raw_bytes_and_odd_heads_are_sent_as_they_are(upstream: ScriptedUpstream) -> None:
-    assert await Raw(upstream).ask(asking("garbage")) == MODES["garbage"]["raw"]
+    assert await RawClient(upstream.url).ask(asking("garbage")) == MODES["garbage"]["raw"]
     upstream.script(Answer(body=b"data: x\r\rdata: y"), Answer(raw=b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno!"))
-    assert body_of(await Raw(upstream).ask(asking("ok"))) == b"data: x\r\rdata: y"
-    assert (await Raw(upstream).ask(asking("ok"))).endswith(b"\r\n\r\nno!")
-    odd = await Raw(upstream).ask(asking("odd_headers"))
+    assert body_of(await RawClient(upstream.url).ask(asking("ok"))) == b"data: x\r\rdata: y"
+    assert (await RawClient(upstream.url).ask(asking("ok"))).endswith(b"\r\n\r\nno!")
+    odd = await RawClient(upstream.url).ask(asking("odd_headers"))
     assert odd.count(b"Set-Cookie: ") == 2
     assert b"Connection: X-Hop" in odd
-    html = await Raw(upstream).ask(asking("html_502"))
+    html = await RawClient(upstream.url).ask(asking("html_502"))
     assert html.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
     assert b"content-type: text/html" in html
 
@@ -375,24 +330,24 @@ async def test_raw_bytes_and_odd_heads_are_sent_as_they_are(upstream: ScriptedUp
 @pytest.mark.parametrize(("mode", "last"), [("failed", "failed"), ("incomplete", "incomplete")])
 async def test_a_responses_stream_ends_as_scripted(upstream: ScriptedUpstream, mode: str, last: str) -> None:
     body = {"model": f"scripted/{mode}", "stream": True, "input": "one two"}
-    events = events_of(body_of(await Raw(upstream).ask(body, RESPONSES)))
+    events = events_of(body_of(await RawClient(upstream.url).ask(body, RESPONSES)))
     assert events[-1]["type"] == f"response.{last}"
     assert events[-1]["response"]["usage"]["input_tokens"] == 2
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     body["model"] = "scripted/second_terminal"
-    events = events_of(body_of(await Raw(upstream).ask(body, RESPONSES)))
+    events = events_of(body_of(await RawClient(upstream.url).ask(body, RESPONSES)))
     assert [event["response"]["usage"]["input_tokens"] for event in events[-2:]] == [2, 4]
 
 
 async def test_content_that_looks_like_usage_is_only_content(upstream: ScriptedUpstream) -> None:
-    events = events_of(body_of(await Raw(upstream).ask(asking("tricky_content"))))
+    events = events_of(body_of(await RawClient(upstream.url).ask(asking("tricky_content"))))
     content = "".join(event["choices"][0]["delta"].get("content", "") for event in events)
     assert content == MODES["tricky_content"]["text"]
     assert upstream.reported[0].usage is None
 
 
 async def test_an_event_of_a_megabyte_arrives_whole(upstream: ScriptedUpstream) -> None:
-    events = events_of(body_of(await Raw(upstream).ask(asking("big_event"))))
+    events = events_of(body_of(await RawClient(upstream.url).ask(asking("big_event"))))
     assert len(events[1]["choices"][0]["delta"]["content"]) == 1 << 20
 
 
@@ -404,7 +359,7 @@ async def test_every_mode_answers_and_is_reported(
 ) -> None:
     body = asking(f"{mode}:headers_delay_ms=0:gap_ms=0", stream=stream, input="one two three")
     try:
-        await Raw(upstream).ask(body, path)
+        await RawClient(upstream.url).ask(body, path)
     except ConnectionResetError:
         assert "reset" in mode
     [report] = upstream.reported
@@ -414,7 +369,7 @@ async def test_every_mode_answers_and_is_reported(
 
 async def test_a_mistake_in_a_script_is_told_and_not_guessed_around(upstream: ScriptedUpstream) -> None:
     for model in ("scripted/no-such-mode", "scripted/ok:evnts=3", "scripted/ok:events=many"):
-        answer = await Raw(upstream).ask({"model": model})
+        answer = await RawClient(upstream.url).ask({"model": model})
         assert answer.startswith(b"HTTP/1.1 400 ")
         assert b"bad_script" in answer
     with pytest.raises(ValueError, match="no mode"):
