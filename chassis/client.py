@@ -35,6 +35,8 @@ _SERVICE_CONFIG = json.dumps(
 # Two lost heartbeats may be a busy machine; three are a broken stream.
 MISSED_HEARTBEATS = 3
 
+MAX_METADATA_BYTES = 64 * 1024
+
 ResponseT = TypeVar("ResponseT")
 
 
@@ -46,6 +48,9 @@ def channel(address: str) -> grpc.aio.Channel:
             ("grpc.service_config", _SERVICE_CONFIG),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            # A fault may name many fields, and its details travel as metadata: the default of 8 KB would lose the call.
+            ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 5_000),
             ("grpc.keepalive_permit_without_calls", 1),

@@ -1,7 +1,7 @@
 """The life of a gRPC service: settings, log, metrics, database, server, ready, stop. One call in every `__main__`."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import ModuleType
 from typing import TypeVar
 
@@ -34,7 +34,17 @@ def run_service(
 async def serve(
     configured: SettingsT, migrations: ModuleType, open_servicers: OpenServicers[SettingsT], process: Lifetime
 ) -> None:
-    """Serves until the lifetime ends.
+    """Serves until the lifetime ends. Raises as `serving`."""
+    async with serving(configured, migrations, open_servicers, process) as (server, metrics_server):
+        lifetime.announce_ready(configured.ready_file, port=server.port, metrics_port=metrics_server.port)
+        await process.until_stopped()
+
+
+@asynccontextmanager
+async def serving(
+    configured: SettingsT, migrations: ModuleType, open_servicers: OpenServicers[SettingsT], process: Lifetime
+) -> AsyncIterator[tuple[RpcServer, MetricsServer]]:
+    """A service for as long as the block lasts.
 
     Raises:
         FailedPrecondition: the database is at another schema revision (SCHEMA_NOT_CURRENT).
@@ -53,5 +63,4 @@ async def serve(
             async with RpcServer(
                 servicers, configured.listen_host, configured.listen_port, configured.drain_s
             ) as server:
-                lifetime.announce_ready(configured.ready_file, port=server.port, metrics_port=metrics_server.port)
-                await process.until_stopped()
+                yield server, metrics_server

@@ -1,5 +1,7 @@
 """The bill of one admitted request: collects what happened, then writes exactly one outcome."""
 
+import time
+
 from chassis.log import logger
 from edge import metrics
 from edge.access.key_cache import Grant
@@ -87,7 +89,11 @@ class Bill:
     # -- the outcome --
 
     async def settle(
-        self, usage: TokenUsage, source: "usage_pb2.UsageSource.ValueType", status: int, ending: "usage_pb2.Ending.ValueType"
+        self,
+        usage: TokenUsage,
+        source: "usage_pb2.UsageSource.ValueType",
+        status: int,
+        ending: "usage_pb2.Ending.ValueType",
     ) -> None:
         """Charged by what the upstream reported."""
         if self._ask.images:
@@ -138,7 +144,7 @@ class Bill:
         assert not self.settled, "a bill is settled once"
         self.settled = True
         record = self._record
-        now_s = self._meter.loop_time()
+        now_s = time.monotonic()
         duration_s = now_s - self._admitted_at_s
         if self._first_byte_at_s:
             record.upstream_s += max(0.0, now_s - self._attempt_started_at_s)

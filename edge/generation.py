@@ -7,7 +7,8 @@ Both public resources go this way; what differs between them is in edge/openai a
 
 import asyncio
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -17,11 +18,12 @@ from edge import metrics
 from edge.access.bearer import grant_of
 from edge.access.key_cache import Grant, KeyCache
 from edge.bill import Bill
-from edge.http.answer import Answer, Sent, header_lines, simple_answer
+from edge.http.answer import Answer, Sent, simple_answer
 from edge.http.body import ClientGone, read_body
 from edge.http.protocol import Request
 from edge.http.record import RequestRecord
-from edge.metering.meter import FundsHeld, FundsUsedUp, Meter, MeteringUnavailable
+from edge.metering.meter import Meter
+from edge.metering.refusals import FundsHeld, FundsUsedUp, MeteringUnavailable
 from edge.openai import errors
 from edge.openai.ask import Ask
 from edge.openai.chat import read_chat
@@ -44,6 +46,9 @@ _REFUSED_OUR_CREDENTIALS = frozenset({401, 402, 403})
 _DONE = b"data: [DONE]\n\n"
 _EVENT_STREAM = "text/event-stream"
 _NONE_REACHABLE = "No server of this model can be reached right now."
+
+
+ReadAnswer = Callable[[Call], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,13 @@ class Generator:
         self._upstreams, self._watchdog = upstreams, watchdog
         self._health = Health()
         self._randomness = random.Random()  # noqa: S311 - spreads load
-        self._loop = asyncio.get_running_loop()
         self.open_requests = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def until_idle(self) -> None:
+        """Waits until every admitted request has its outcome."""
+        await self._idle.wait()
 
     async def chat(self, request: Request, record: RequestRecord) -> Sent:
         """POST /v1/chat/completions."""
@@ -104,6 +114,7 @@ class Generator:
         bill = await self._admit(record, grant, model, ask, resource)
         plan = Plan(ask, resource, model, deployments, forwarded_headers(request.headers, record.request_id), bill)
         self.open_requests += 1
+        self._idle.clear()
         metrics.OPEN_REQUESTS.inc()
         try:
             if ask.stream:
@@ -114,6 +125,8 @@ class Generator:
             if not bill.settled:
                 await bill.settle_nothing(500, usage_pb2.ENDING_UPSTREAM_FAILED)
             self.open_requests -= 1
+            if not self.open_requests:
+                self._idle.set()
             metrics.OPEN_REQUESTS.dec()
 
     # -- before the upstream --
@@ -153,9 +166,7 @@ class Generator:
             if model.deployments:
                 raise errors.invalid_request(f"`{model.model_id}` is not served on this endpoint.", param="model")
             raise errors.unavailable(f"No server is configured for `{model.model_id}`.", retry_after_s=60)
-        return order(allowed, self._health, self._loop.time(), self._randomness)[
-            : self._settings.upstream_attempts_max
-        ]
+        return order(allowed, self._health, time.monotonic(), self._randomness)[: self._settings.upstream_attempts_max]
 
     async def _admit(self, record: RequestRecord, grant: Grant, model: Model, ask: Ask, resource: str) -> Bill:
         now_s = self._clock.now().timestamp()
@@ -164,9 +175,9 @@ class Generator:
             raise errors.unavailable(f"`{model.model_id}` has no price yet.", retry_after_s=60)
         hold = hold_nanousd(*token_bounds(model, ask), point.price, ask.images)
         try:
-            admission = self._meter.try_admit(
+            admission = self._meter.try_admit(record.request_id, grant.account_id, hold) or await self._meter.admit(
                 record.request_id, grant.account_id, hold
-            ) or await self._meter.admit(record.request_id, grant.account_id, hold)
+            )
         except FundsUsedUp:
             raise errors.insufficient_balance("Add credit to the account, then send the request again.") from None
         except FundsHeld as held:
@@ -175,7 +186,7 @@ class Generator:
             raise errors.unavailable(
                 "Usage cannot be recorded right now.", retry_after_s=max(1, round(unavailable.retry_after_s))
             ) from None
-        return Bill(self._meter, admission, record, grant, model, point, ask, resource, now_s, self._loop.time())
+        return Bill(self._meter, admission, record, grant, model, point, ask, resource, now_s, time.monotonic())
 
     # -- a whole answer --
 
@@ -206,27 +217,24 @@ class Generator:
             await bill.settle_unmetered(call.status, ending)
         headers = passed_headers(call.headers)
         content_type = call.header("content-type") or "application/octet-stream"
-        answer = Answer(
-            call.status, body, content_type, [pair for pair in headers if pair[0] != "content-type"]
-        )
+        answer = Answer(call.status, body, content_type, [pair for pair in headers if pair[0] != "content-type"])
         return simple_answer(request, answer, request_id=record.request_id)
 
     # -- a stream --
 
     async def _stream(self, request: Request, record: RequestRecord, plan: Plan) -> Sent:
-        settings, now_s = self._settings, self._loop.time()
+        settings, now_s = self._settings, time.monotonic()
         tap = _tap(plan.ask, settings.event_bytes_max)
         relay = Relay(
             request,
             tap,
             record.request_id,
-            b"",
             now_s=now_s,
             comment_interval_s=settings.comment_interval_s,
             client_stall_s=settings.client_stall_s,
             abandoned_drain_s=settings.abandoned_drain_s,
             commit_at_s=now_s + plan.deployments[0].commit_after_s,
-            clock_s=self._loop.time,
+            clock_s=time.monotonic,
         )
         self._watchdog.add(relay)
         metrics.OPEN_STREAMS.inc()
@@ -236,7 +244,7 @@ class Generator:
             if not relay.committed:
                 raise
             record.error = error.reason
-            return self._break_off(relay, error)
+            return self._break_off(plan, relay, error)
         finally:
             relay.let_go()
             metrics.OPEN_STREAMS.dec()
@@ -257,6 +265,7 @@ class Generator:
             await call.end()
         except Failure as caught:
             failure = caught
+            assert bill.deployment is not None  # it answered
             self._attempt_failed(plan, bill.deployment, caught)
         if not tap.ended:
             relay.write(tap.release())  # may complete the end
@@ -285,9 +294,9 @@ class Generator:
         if call.status != 200 or not call.header("content-type").startswith(_EVENT_STREAM):
             await call.end()
 
-    def _break_off(self, relay: Relay, error: RequestError) -> Sent:
+    def _break_off(self, plan: Plan, relay: Relay, error: RequestError) -> Sent:
         """One error event, and the stream ends without looking finished."""
-        if relay.resource_is_responses:
+        if plan.resource == RESPONSES:
             event = errors.responses_error_event(error, relay.tap.sequence_number + 1)
         else:
             event = errors.chat_error_event(error)
@@ -295,7 +304,7 @@ class Generator:
 
     # -- attempts --
 
-    async def _first_answer(self, plan: Plan, read: "ReadAnswer") -> Call:
+    async def _first_answer(self, plan: Plan, read: ReadAnswer) -> Call:
         """The first answer that may be passed on: of each deployment in turn, until one can serve.
 
         Raises:
@@ -306,7 +315,7 @@ class Generator:
             last = index == len(plan.deployments) - 1
             if index:
                 metrics.FAILOVERS.labels(plan.model.model_id).inc()
-            plan.bill.started_attempt(deployment, self._loop.time())
+            plan.bill.started_attempt(deployment, time.monotonic())
             try:
                 call = await self._attempt(plan, deployment, read)
             except Failure as caught:
@@ -315,14 +324,14 @@ class Generator:
                 continue
             cannot_serve = call.status == 429 or call.status >= 500 or call.status in _REFUSED_OUR_CREDENTIALS
             if cannot_serve:
-                self._health.failed(deployment.deployment_id, self._loop.time())
-                plan.bill.ended_attempt("status", call.status, self._loop.time())
+                self._health.failed(deployment.deployment_id, time.monotonic())
+                plan.bill.ended_attempt("status", call.status, time.monotonic())
                 metrics.ATTEMPTS.labels(deployment.deployment_id, "status").inc()
                 if not last:
                     continue
             else:
                 self._health.worked(deployment.deployment_id)
-                plan.bill.ended_attempt("", call.status, self._loop.time())
+                plan.bill.ended_attempt("", call.status, time.monotonic())
                 metrics.ATTEMPTS.labels(deployment.deployment_id, "ok").inc()
             return call
         assert failure is not None  # there is at least one deployment, and each one failed
@@ -330,7 +339,7 @@ class Generator:
         await plan.bill.settle_nothing(error.status, usage_pb2.ENDING_UPSTREAM_FAILED)
         raise error
 
-    async def _attempt(self, plan: Plan, deployment: Deployment, read: "ReadAnswer") -> Call:
+    async def _attempt(self, plan: Plan, deployment: Deployment, read: ReadAnswer) -> Call:
         ask = plan.ask
         asks_usage = plan.resource == CHAT and ask.stream and deployment.accepts_stream_options
         upstream_model = deployment.upstream_model
@@ -348,7 +357,7 @@ class Generator:
         return call
 
     def _attempt_failed(self, plan: Plan, deployment: Deployment, failure: Failure) -> None:
-        now_s = self._loop.time()
+        now_s = time.monotonic()
         self._health.failed(deployment.deployment_id, now_s)
         plan.bill.ended_attempt(failure.kind, 0, now_s)
         metrics.ATTEMPTS.labels(deployment.deployment_id, failure.kind).inc()
@@ -366,6 +375,9 @@ def token_bounds(model: Model, ask: Ask) -> tuple[int, int]:
     return prompt, ask.n * min(output, context)
 
 
+_CARRY = {None: Carry.CARRY, True: Carry.UNCHANGED, False: Carry.WITHHOLD}
+
+
 def _short(resource: str) -> Literal["chat", "responses"]:
     return "chat" if resource == CHAT else "responses"
 
@@ -373,11 +385,7 @@ def _short(resource: str) -> Literal["chat", "responses"]:
 def _tap(ask: Ask, event_bytes_max: int) -> StreamTap:
     if ask.resource == "responses":
         return responses_tap(event_bytes_max)
-    if ask.include_usage is None:
-        carry = Carry.CARRY
-    else:
-        carry = Carry.UNCHANGED if ask.include_usage else Carry.WITHHOLD
-    return chat_tap(carry, ask.n, event_bytes_max)
+    return chat_tap(_CARRY[ask.include_usage], ask.n, event_bytes_max)
 
 
 def _no_buffering(call: Call) -> Sequence[tuple[str, str]]:

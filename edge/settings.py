@@ -59,13 +59,15 @@ class EdgeSettings(ProcessSettings):
         600.0, description="How long a stream is read on to its usage after its client has gone."
     )
 
-    spool_bytes_max: Bytes = Field(1024 * 1024 * 1024, description="Largest spool on disk; when full, requests get 503.")
+    spool_bytes_max: Bytes = Field(
+        1024 * 1024 * 1024, description="Largest spool on disk; when full, requests get 503."
+    )
     spool_segment_bytes: Bytes = Field(8 * 1024 * 1024, description="Size of one spool file.")
     durability: Literal["group", "interval"] = Field(
         "group",
         description=(
-            "When an answer's end is released: group waits until its usage is on disk (one sync shared by all that wait); "
-            "interval does not wait, and can lose the usage of the last durability_interval_s in a power cut."
+            "When an answer's end is released: group waits until its usage is on disk (one sync for all that "
+            "wait); interval does not wait, and can lose the usage of the last durability_interval_s in a power cut."
         ),
     )
     durability_interval_s: PositiveSeconds = Field(0.2, description="Time between syncs in interval mode.")

@@ -7,6 +7,8 @@ from edge.access.key_cache import Grant, KeyCache
 from edge.openai import errors
 
 _SCHEME = "bearer "
+# As auth_svc makes them (docs/architecture.md, "Keys"); tests/stack holds the two together.
+KEY_PREFIX = "tg_"
 
 
 def secret_from(headers: CIMultiDictProxy[str]) -> str:
@@ -34,6 +36,6 @@ async def grant_of(headers: CIMultiDictProxy[str], keys: KeyCache) -> Grant:
     grant = keys.held(secret)
     if grant is not None:
         return grant
-    if not well_formed(secret):  # garbage is refused without a look-up
+    if not well_formed(secret, KEY_PREFIX):  # garbage is refused without a look-up
         raise errors.invalid_api_key()
     return await keys.fetch(secret)

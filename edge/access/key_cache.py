@@ -56,7 +56,9 @@ def grant_from_pb(pb: auth_pb2.KeyGrant) -> Grant:
         may_infer=auth_pb2.SCOPE_INFERENCE in pb.scopes,
         may_manage=auth_pb2.SCOPE_MANAGEMENT in pb.scopes,
         models=frozenset(pb.allowed_models),
-        expire_time_s=pb.expire_time.seconds + pb.expire_time.nanos / 1e9 if pb.HasField("expire_time") else float("inf"),
+        expire_time_s=pb.expire_time.seconds + pb.expire_time.nanos / 1e9
+        if pb.HasField("expire_time")
+        else float("inf"),
     )
 
 
@@ -65,7 +67,7 @@ class KeyCache:
 
     def __init__(
         self,
-        stub: auth_pb2_grpc.KeyServiceAsyncStub,
+        stub: "auth_pb2_grpc.KeyServiceAsyncStub",
         clock: Clock,
         *,
         entries_max: int,
@@ -167,9 +169,9 @@ class KeyCache:
                     self._stub.WatchKeys,
                     request,
                     first_timeout_s=self._rpc_timeout_s,
-                    silence_s=lambda m: m.heartbeat.interval.ToTimedelta().total_seconds()
-                    if m.HasField("heartbeat")
-                    else None,
+                    silence_s=lambda m: (
+                        m.heartbeat.interval.ToTimedelta().total_seconds() if m.HasField("heartbeat") else None
+                    ),
                 ):
                     self._take(message)
                     pause_s = 0.05

@@ -10,7 +10,9 @@ import msgspec
 from edge.http.record import RequestRecord
 
 FLUSH_PERIOD_S = 0.2
-PENDING_LINES_MAX = 10_000  # a reader of our log that stalls must not grow our memory; lines beyond are dropped, counted
+PENDING_LINES_MAX = (
+    10_000  # a reader of our log that stalls must not grow our memory; lines beyond are dropped, counted
+)
 
 
 class _Line(msgspec.Struct, omit_defaults=True):

@@ -13,7 +13,7 @@ tests/stack/test_http_surface.py holds every behaviour.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
@@ -96,8 +96,8 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        # uvloop's transports have the interface and not the base class, so nothing can be asserted here.
+        cast("asyncio.Transport", transport).set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         listener, self.listener = self.listener, None
@@ -134,11 +134,14 @@ WRITE_BUFFER_BYTES_MAX = 256 * 1024
 Handler = Callable[[Request], Awaitable[Sent]]
 
 
-class Server(web.Server):  # type: ignore[misc]  # aiohttp warns against it, and offers no hook for the connection class
+class Server(web.Server):
     """Makes a `Connection` for every client."""
 
     def __init__(self, handler: Handler, **options: Any) -> None:
-        super().__init__(handler, request_factory=self._make, access_log=None, auto_decompress=False, **options)  # type: ignore[arg-type]
+        # aiohttp types its own request and response here; it uses no more of them than `Request` and `Sent` have.
+        request_factory: Any = self._make
+        serve: Any = handler
+        super().__init__(serve, request_factory=request_factory, access_log=None, auto_decompress=False, **options)
 
     def _make(
         self, message: RawRequestMessage, content: StreamReader, connection: Any, _writer: object, _task: object

@@ -26,7 +26,7 @@ class CatalogWatch:
 
     def __init__(
         self,
-        stub: catalog_pb2_grpc.CatalogServiceAsyncStub,
+        stub: "catalog_pb2_grpc.CatalogServiceAsyncStub",
         folder: Path,
         clock: Clock,
         credential_found: Callable[[catalog_pb2.CredentialSource], bool],
@@ -64,9 +64,9 @@ class CatalogWatch:
                     self._stub.WatchSnapshot,
                     catalog_pb2.WatchSnapshotRequest(after_number=self.current.number),
                     first_timeout_s=self._first_timeout_s,
-                    silence_s=lambda m: m.heartbeat.interval.ToTimedelta().total_seconds()
-                    if m.HasField("heartbeat")
-                    else None,
+                    silence_s=lambda m: (
+                        m.heartbeat.interval.ToTimedelta().total_seconds() if m.HasField("heartbeat") else None
+                    ),
                 ):
                     if message.HasField("snapshot") and self._use(message.snapshot):
                         await asyncio.get_running_loop().run_in_executor(None, self._save, message.snapshot)

@@ -22,7 +22,7 @@ class Health:
         """It could not be reached, or answered that it cannot serve."""
         count = self._failures.get(deployment_id, 0)
         self._failures[deployment_id] = count + 1
-        self._cool_until_s[deployment_id] = now_s + min(COOLDOWN_FIRST_S * 2.0**min(count, 10), COOLDOWN_MAX_S)
+        self._cool_until_s[deployment_id] = now_s + min(COOLDOWN_FIRST_S * 2.0 ** min(count, 10), COOLDOWN_MAX_S)
 
     def worked(self, deployment_id: str) -> None:
         """It answered."""

@@ -1,7 +1,6 @@
 """The catalog as the hot path needs it: compiled once per snapshot, immutable.
 
-Everything that can be computed before a request comes is: the refusals of a deployment, the head of a request to it, the
-prices as numbers.
+Everything that can be computed before a request comes is: prices as numbers, the refusals of each deployment.
 """
 
 import bisect
@@ -114,9 +113,7 @@ def snapshot_from_pb(
     )
 
 
-def _deployment_from_pb(
-    pb: catalog_pb2.Deployment, credential: catalog_pb2.CredentialSource | None
-) -> Deployment:
+def _deployment_from_pb(pb: catalog_pb2.Deployment, credential: catalog_pb2.CredentialSource | None) -> Deployment:
     if pb.kind not in _KINDS:
         raise ValueError(f"deployment {pb.deployment_id} has the unknown kind {pb.kind}: upgrade this edge")
     commit_after_s = pb.commit_after.ToTimedelta().total_seconds()

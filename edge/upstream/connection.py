@@ -6,8 +6,9 @@ a timer per read is what costs most in a stream (performance notes in docs/archi
 """
 
 import asyncio
+import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
@@ -49,15 +50,15 @@ class Call:
     __slots__ = (
         "_chunks",
         "_decode",
-        "_ended",
         "_end_waiter",
+        "_ended",
         "_failure",
         "_head_waiter",
         "_loop",
         "answer_bytes_max",
         "connection",
-        "deadline_s",
         "deadline_kind",
+        "deadline_s",
         "first_byte_at_s",
         "headers",
         "idle_timeout_s",
@@ -75,7 +76,7 @@ class Call:
         self.sink: Callable[[bytes], None] | None = None
         self.answer_bytes_max = 0
         self.received_bytes = 0
-        self.sent_at_s = loop.time()
+        self.sent_at_s = time.monotonic()
         self.first_byte_at_s = 0.0
         self.last_read_at_s = self.sent_at_s
         self.idle_timeout_s = idle_timeout_s
@@ -142,7 +143,7 @@ class Call:
 
     def resume_reading(self) -> None:
         """Ends `pause_reading`."""
-        self.last_read_at_s = self._loop.time()
+        self.last_read_at_s = time.monotonic()
         self.deadline_s = self.last_read_at_s + self.idle_timeout_s
         if self.connection is not None:
             self.connection.resume_reading()
@@ -150,7 +151,7 @@ class Call:
     def enough(self) -> None:
         """All that mattered was read (`[DONE]` came): end now; the connection gets a moment to finish by itself."""
         self._end(None)
-        self.deadline_s = self._loop.time() + FINISH_TIMEOUT_S
+        self.deadline_s = time.monotonic() + FINISH_TIMEOUT_S
         self.deadline_kind = "closed"
 
     def abandon(self, kind: str = "abandoned") -> None:
@@ -267,15 +268,14 @@ class UpstreamConnection(asyncio.Protocol):
     # -- asyncio.Protocol --
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's have the interface and not the base class
 
     def data_received(self, data: bytes) -> None:
         call = self._call
         if call is None:  # an answer that nobody asked for: not a connection to be used again
             self.close()
             return
-        call.last_read_at_s = self._loop.time()
+        call.last_read_at_s = time.monotonic()
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
@@ -330,7 +330,7 @@ class UpstreamConnection(asyncio.Protocol):
             call.connection = None
             call.took_end()
         if reusable and self.open:
-            self.idle_since_s = self._loop.time()
+            self.idle_since_s = time.monotonic()
             self._home.take_back(self)
         else:
             self.close()

@@ -1,4 +1,4 @@
-"""Decoders for upstreams that compress though identity was asked for: usage must be read and clients get plain bytes."""
+"""Decoders for upstreams that compress though identity was asked for: usage is read, and clients get plain bytes."""
 
 import zlib
 from collections.abc import Callable

@@ -25,11 +25,11 @@ class Relay:
         request: Request,
         tap: StreamTap,
         request_id: str,
-        extra_headers: bytes,
         *,
         now_s: float,
         comment_interval_s: float,
         client_stall_s: float,
+        abandoned_drain_s: float,
         commit_at_s: float,
         clock_s: Callable[[], float],
     ) -> None:
@@ -42,15 +42,14 @@ class Relay:
         self.finished = False
         self.gone_at_s = 0.0
         self.first_byte_at_s = 0.0
-        self._extra_headers = extra_headers
         self._comment_interval_s, self._client_stall_s = comment_interval_s, client_stall_s
+        self._abandoned_drain_s = abandoned_drain_s
         self._commit_at_s = commit_at_s
         self._clock_s = clock_s
         self._last_write_s = now_s
         self._full_since_s = 0.0
         self._call: Call | None = None
         self.connection.listener = self
-        self.on_gone: Callable[[], None] | None = None
 
     # -- the answer's way --
 
@@ -59,15 +58,18 @@ class Relay:
         if self.committed:
             return
         self.committed = True
-        lines = header_lines(headers) + self._extra_headers
+        lines = header_lines(headers)
         if self.chunked:
             lines += b"transfer-encoding: chunked\r\n"
         self._put(head(self.request, 200, self.request_id, self.keep_alive, lines))
 
+    def waits_for(self, call: Call) -> None:
+        """This call may become the answer: what happens to the client happens to it."""
+        self._call = call
+
     def follow(self, call: Call, headers: Headers) -> None:
         """Passes a call's answer on, from what came already to its end."""
         self.commit(headers)
-        self._call = call
         if self._full_since_s:
             call.pause_reading()
         call.pour_into(self._pass_on)
@@ -99,8 +101,7 @@ class Relay:
 
     def finish(self, ending: bytes) -> Sent:
         """Sends the end that was kept back and closes the stream."""
-        self.finished = True
-        self.connection.listener = None
+        self.let_go()
         if not self.gone:
             if not self.chunked:
                 self._put(ending)
@@ -109,6 +110,12 @@ class Relay:
             else:
                 self._put(b"0\r\n\r\n")
         return Sent(200, self.keep_alive and not self.gone)
+
+    def let_go(self) -> None:
+        """The answer is over, in whatever way: the connection belongs to the next request."""
+        self.finished = True
+        if self.connection.listener is self:
+            self.connection.listener = None
 
     def _put(self, data: bytes) -> None:
         self.connection.write(data)
@@ -123,8 +130,6 @@ class Relay:
         if self._full_since_s and self._call is not None:
             self._call.resume_reading()
         self._full_since_s = 0.0
-        if self.on_gone is not None:
-            self.on_gone()
 
     def client_full(self) -> None:
         self._full_since_s = self._clock_s()
@@ -142,6 +147,8 @@ class Relay:
         if self.finished:
             return False
         if self.gone:
+            if now_s - self.gone_at_s > self._abandoned_drain_s and self._call is not None:
+                self._call.abandon()
             return True
         if self._full_since_s:
             if now_s - self._full_since_s > self._client_stall_s and self.connection.transport is not None:

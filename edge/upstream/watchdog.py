@@ -5,6 +5,7 @@ this looks at all that is open. What it finds is at most one period late.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,7 +16,7 @@ class Watched(Protocol):
     """Something with a moment at which something must happen."""
 
     def look(self, now_s: float) -> bool:
-        """Does what is due by the event loop's clock. Returns False when there is nothing more to watch."""
+        """Does what is due by time.monotonic(). Returns False when there is nothing more to watch."""
         ...
 
 
@@ -43,10 +44,9 @@ class Watchdog:
 
     async def watch(self) -> None:
         """Looks at everything, for ever."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(PERIOD_S)
-            now_s = loop.time()
+            now_s = time.monotonic()
             self._watched.difference_update([each for each in self._watched if not each.look(now_s)])
             for work in self._housekeeping:
                 work(now_s)

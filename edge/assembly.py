@@ -1,0 +1,175 @@
+"""The edge, put together: opens everything in the order in which it is needed, and closes it in the reverse."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from chassis.client import channel
+from chassis.clock import SystemClock
+from chassis.lifetime import Lifetime
+from chassis.log import logger
+from chassis.metrics import MetricsServer
+from chassis.server import PortTaken
+from edge import metrics
+from edge.access.key_cache import KeyCache
+from edge.app import App
+from edge.generation import Generator
+from edge.http.access_log import AccessLog
+from edge.http.protocol import Server
+from edge.listing import Listing
+from edge.metering.meter import Meter
+from edge.metering.settings import Durability, MeteringSettings
+from edge.readiness import Readiness
+from edge.routing.catalog_watch import CatalogWatch
+from edge.settings import EdgeSettings
+from edge.upstream.credentials import credential_found
+from edge.upstream.upstreams import Upstreams
+from edge.upstream.watchdog import Watchdog
+from protos.auth.v1 import auth_pb2_grpc
+from protos.catalog.v1 import catalog_pb2_grpc
+from protos.usage.v1 import usage_pb2_grpc
+
+_log = logger(__name__)
+
+LISTEN_BACKLOG = 2048
+# What a connection whose requests are done may take to close.
+SHUTDOWN_TIMEOUT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A serving edge."""
+
+    port: int
+    metrics_port: int
+    generator: Generator
+    meter: Meter
+
+
+@asynccontextmanager
+async def open_edge(configured: EdgeSettings, process: Lifetime) -> AsyncIterator[Edge]:
+    """Serves for as long as the block lasts; then drains.
+
+    Raises:
+        PortTaken: the port is in use.
+        MeteringRefusal: the spool folder belongs to another process.
+    """
+    async with AsyncExitStack() as stack:
+        yield await _open(configured, process, stack)
+
+
+async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitStack) -> Edge:
+    clock = SystemClock()
+    configured.data_dir.mkdir(parents=True, exist_ok=True)
+    metrics_server = stack.enter_context(MetricsServer(configured.metrics_host, configured.metrics_port))
+    auth = await stack.enter_async_context(channel(configured.auth_address))
+    catalog_channel = await stack.enter_async_context(channel(configured.catalog_address))
+    usage = await stack.enter_async_context(channel(configured.usage_address))
+
+    watchdog = Watchdog()
+    upstreams = Upstreams(
+        watchdog,
+        idle_s=configured.upstream_idle_s,
+        connections_max=configured.upstream_connections_max,
+        answer_bytes_max=configured.answer_bytes_max,
+    )
+    stack.push_async_callback(upstreams.close)
+    keys = KeyCache(
+        auth_pb2_grpc.KeyServiceStub(auth),
+        clock,
+        entries_max=configured.key_cache_entries_max,
+        max_age_s=configured.key_max_age_s,
+        unknown_s=configured.unknown_key_s,
+        rpc_timeout_s=configured.rpc_timeout_s,
+    )
+    catalog = CatalogWatch(
+        catalog_pb2_grpc.CatalogServiceStub(catalog_channel),
+        configured.data_dir,
+        clock,
+        credential_found,
+        first_timeout_s=configured.rpc_timeout_s,
+    )
+    catalog.on_change.append(upstreams.use)
+    catalog.load_from_disk()
+    meter = await stack.enter_async_context(
+        Meter(metering_settings(configured), usage_pb2_grpc.MeteringServiceStub(usage), clock, process)
+    )
+    access_log = AccessLog(configured.access_log)
+    stack.callback(access_log.flush)
+    generator = Generator(configured, clock, keys, catalog, meter, upstreams, watchdog)
+    readiness = Readiness(clock, keys, catalog, meter)
+    app = App(generator, Listing(clock, keys, catalog, configured.models_public), readiness, access_log)
+    for name, work in (
+        ("watchdog", watchdog.watch()),
+        ("key watch", keys.follow()),
+        ("catalog watch", catalog.follow()),
+        ("access log", access_log.flush_for_ever()),
+    ):
+        task = process.supervise(name, work)
+        stack.callback(task.cancel)
+    _export_ages(keys, catalog)
+
+    server = Server(
+        app,
+        keepalive_timeout=configured.keep_alive_s,
+        max_line_size=configured.header_bytes_max,
+        max_field_size=configured.header_bytes_max,
+        max_headers=configured.header_count_max,
+    )
+    try:
+        listener = await asyncio.get_running_loop().create_server(
+            server, configured.listen_host, configured.listen_port, backlog=LISTEN_BACKLOG
+        )
+    except OSError as error:
+        raise PortTaken(
+            f"cannot listen on {configured.listen_host}:{configured.listen_port}: {error.strerror or error}. "
+            "Stop the process that has the port, or set TOLLGATE_EDGE_LISTEN_PORT"
+        ) from None
+    port = listener.sockets[0].getsockname()[1]
+    stack.push_async_callback(server.shutdown, SHUTDOWN_TIMEOUT_S)
+    stack.callback(listener.close)
+    stack.push_async_callback(_drain, configured, readiness, generator, server, listener)
+    return Edge(port, metrics_server.port, generator, meter)
+
+
+async def _drain(
+    configured: EdgeSettings, readiness: Readiness, generator: Generator, server: Server, listener: asyncio.Server
+) -> None:
+    """Not ready; then no new connections; then every open request to its end, or the drain time's."""
+    readiness.stopping = True
+    if configured.endpoint_lag_s:
+        await asyncio.sleep(configured.endpoint_lag_s)
+    listener.close()
+    server.close_idle()
+    _log.info("draining", open_requests=generator.open_requests)
+    try:
+        async with asyncio.timeout(configured.drain_s):
+            await generator.until_idle()
+    except TimeoutError:
+        _log.warning("drain time is over", open_requests=generator.open_requests)
+
+
+def metering_settings(configured: EdgeSettings) -> MeteringSettings:
+    """The part of the settings that metering needs."""
+    return MeteringSettings(
+        spool_dir=configured.data_dir / "spool",
+        spool_bytes_max=configured.spool_bytes_max,
+        segment_bytes=configured.spool_segment_bytes,
+        edge_name=f"{socket.gethostname()}:{os.getpid()}",
+        durability=Durability(configured.durability),
+        sync_interval_s=configured.durability_interval_s,
+        ship_linger_s=configured.ship_linger_s,
+        ship_batch_max=configured.ship_batch_max,
+        session_margin_s=configured.session_margin_s,
+        rpc_timeout_s=configured.rpc_timeout_s,
+    )
+
+
+def _export_ages(keys: KeyCache, catalog: CatalogWatch) -> None:
+    metrics.KEY_CACHE_AGE.set_function(keys.age_s)
+    metrics.KEY_CACHE_ENTRIES.set_function(lambda: float(len(keys)))
+    metrics.CATALOG_AGE.set_function(catalog.age_s)
+    metrics.CATALOG_NUMBER.set_function(lambda: float(catalog.current.number))
