@@ -1,0 +1,65 @@
+"""What a field of a request may hold. Each check gives the value back, or names the field and what would be right."""
+
+import re
+
+from chassis.faults import InvalidArgument
+from usage_svc.ledger import HOUSE_ACCOUNT_IDS, MAX_AMOUNT_NANOUSD
+from usage_svc.rating import MAX_ID_CHARS
+from usage_svc.sessions import SessionId
+
+MAX_DEMANDS = 1000
+MAX_RECORDS = 1000
+MAX_SEQ = 2**62
+MAX_NOTE_CHARS = 500
+MAX_EDGE_NAME_CHARS = 200
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def text(field: str, value: str, chars_max: int, *, chars_min: int = 0) -> str:
+    """A text within its length, without NUL, which PostgreSQL cannot keep."""
+    if not chars_min <= len(value) <= chars_max or "\0" in value:
+        raise InvalidArgument(field, f"give {chars_min} to {chars_max} characters, none of them NUL")
+    return value
+
+
+def account_id(value: str, field: str = "account_id") -> str:
+    """A customer's account: any id that is not a house account's name."""
+    if value in HOUSE_ACCOUNT_IDS:
+        raise InvalidArgument(field, f"{value!r} is one of the house's own ledger accounts, not a customer's")
+    return text(field, value, MAX_ID_CHARS, chars_min=1)
+
+
+def amount(field: str, value: int, *, least: int = 0) -> int:
+    """Nano-USD within what the ledger takes in one movement."""
+    if not least <= value <= MAX_AMOUNT_NANOUSD:
+        raise InvalidArgument(field, f"{value} is not from {least} to {MAX_AMOUNT_NANOUSD} nano-USD")
+    return value
+
+
+def seq(field: str, value: int) -> int:
+    """A sequence number: they count from 1."""
+    if not 1 <= value <= MAX_SEQ:
+        raise InvalidArgument(field, f"{value} is not a sequence number: they count from 1")
+    return value
+
+
+def spool_uuid(value: str, field: str = "spool_uuid") -> str:
+    """A spool's uuid in its canonical text form, since it is compared as text."""
+    if _UUID.fullmatch(value) is None:
+        raise InvalidArgument(field, "give a UUID in lower case with hyphens")
+    return value
+
+
+def session_id(value: SessionId) -> SessionId:
+    """A session that can exist."""
+    spool_uuid(value.spool_uuid, "session.spool_uuid")
+    if not 1 <= value.incarnation <= MAX_SEQ:
+        raise InvalidArgument("session.incarnation", f"{value.incarnation} is not an incarnation: they count from 1")
+    return value
+
+
+def at_most(field: str, count: int, most: int) -> None:
+    """A repeated field within its length."""
+    if count > most:
+        raise InvalidArgument(field, f"{count} are too many: send at most {most} in one call")

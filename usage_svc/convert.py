@@ -1,0 +1,235 @@
+"""Between the contract's messages and this service's values; the only file that knows both shapes."""
+
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from protos.usage.v1 import usage_pb2 as pb
+from usage_svc.events import (
+    DamagedRecord,
+    EventRecord,
+    NewerRecord,
+    PriceTerms,
+    Record,
+    ReturnRecord,
+    UsageEvent,
+)
+from usage_svc.funds_store import Account
+from usage_svc.intake import Exceptional
+from usage_svc.leases import Demand, Grant
+from usage_svc.reading import Entry, FinishedRequest, UsageSums
+from usage_svc.sessions import Session, SessionId
+
+
+def session_id_from_pb(session: pb.Session) -> SessionId:
+    return SessionId(session.spool_uuid, session.incarnation)
+
+
+def session_id_to_pb(session_id: SessionId) -> pb.Session:
+    return pb.Session(spool_uuid=session_id.spool_uuid, incarnation=session_id.incarnation)
+
+
+def undrained_to_pb(session: Session) -> pb.UndrainedSession:
+    return pb.UndrainedSession(
+        session=session_id_to_pb(session.session_id),
+        state=pb.SessionState.ValueType(session.state),
+        next_seq=session.next_seq,
+    )
+
+
+def duration_to_pb(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=seconds))
+    return duration
+
+
+def moment_us_from_pb(timestamp: Timestamp) -> int:
+    """Microseconds since 1970; 0 for an absent one."""
+    return timestamp.seconds * 1_000_000 + timestamp.nanos // 1000
+
+
+def moment_us_to_pb(moment_us: int) -> Timestamp:
+    return Timestamp(seconds=moment_us // 1_000_000, nanos=moment_us % 1_000_000 * 1000)
+
+
+def demand_from_pb(demand: pb.LeaseDemand) -> Demand:
+    return Demand(
+        lease_id=demand.lease_id,
+        account_id=demand.account_id,
+        seq=demand.seq,
+        want_nanousd=demand.want_nanousd,
+        min_nanousd=demand.min_nanousd,
+    )
+
+
+def grant_to_pb(grant: Grant) -> pb.LeaseGrant:
+    return pb.LeaseGrant(
+        lease_id=grant.lease_id,
+        seq=grant.seq,
+        outcome=pb.LeaseOutcome.ValueType(grant.outcome),
+        granted_nanousd=grant.granted_nanousd,
+        near_limit=grant.near_limit,
+        available_nanousd=grant.available_nanousd,
+        granted_total_nanousd=grant.granted_total_nanousd,
+    )
+
+
+def record_from_pb(record: pb.Record) -> Record:
+    """Never raises: what cannot be posted says why, and what a newer edge wrote says that it is newer."""
+    kind = record.WhichOneof("record")
+    if kind == "event":
+        event = record.event
+        price = event.price
+        return EventRecord(
+            _event_from_pb(event),
+            event.schema,
+            PriceTerms(
+                price.price_version,
+                price.prompt,
+                price.completion,
+                price.input_cache_read,
+                price.input_cache_write,
+                price.image,
+                price.request,
+            ),
+        )
+    if kind == "lease_return":
+        return ReturnRecord(record.lease_return.lease_id, record.lease_return.returned_total_nanousd)
+    if kind == "unreadable":
+        return DamagedRecord("UNREADABLE")
+    return NewerRecord() if len(UnknownFieldSet(record)) else DamagedRecord("EMPTY_RECORD")
+
+
+def _event_from_pb(event: pb.UsageEvent) -> UsageEvent:
+    tokens, admit, end = event.tokens, event.admit_time, event.end_time
+    # In the order of the fields: this runs for every request, and naming 28 of them costs as much again.
+    return UsageEvent(
+        event.request_id,
+        event.lease_id,
+        event.account_id,
+        event.key_id,
+        event.model_id,
+        event.deployment_id,
+        event.resource,
+        admit.seconds * 1_000_000 + admit.nanos // 1000,
+        end.seconds * 1_000_000 + end.nanos // 1000,
+        event.status_code,
+        event.streamed,
+        event.outcome,
+        event.source,
+        event.ending,
+        tokens.prompt_tokens,
+        tokens.completion_tokens,
+        tokens.cached_tokens,
+        tokens.cache_write_tokens,
+        tokens.reasoning_tokens,
+        tokens.audio_tokens,
+        tokens.image_tokens,
+        tokens.images,
+        event.price.price_version,
+        event.hold_nanousd,
+        event.plausible_tokens_max,
+        event.first_byte_ms,
+        event.duration_ms,
+        pb.UsageEvent(attempts=event.attempts).SerializeToString() if event.attempts else b"",
+    )
+
+
+def _event_to_pb(event: UsageEvent, terms: PriceTerms) -> pb.UsageEvent:
+    message = pb.UsageEvent.FromString(event.attempts)  # only the attempts are kept as bytes
+    message.MergeFrom(
+        pb.UsageEvent(
+            schema=1,
+            request_id=event.request_id,
+            lease_id=event.lease_id,
+            account_id=event.account_id,
+            key_id=event.key_id,
+            model_id=event.model_id,
+            deployment_id=event.deployment_id,
+            resource=pb.Resource.ValueType(event.resource),
+            admit_time=moment_us_to_pb(event.admit_time_us),
+            end_time=moment_us_to_pb(event.end_time_us),
+            status_code=event.status_code,
+            streamed=event.streamed,
+            outcome=pb.Outcome.ValueType(event.outcome),
+            source=pb.UsageSource.ValueType(event.source),
+            ending=pb.Ending.ValueType(event.ending),
+            tokens=_tokens_to_pb(event),
+            price=pb.PriceVector(**terms._asdict()) if terms.price_version else None,
+            hold_nanousd=event.hold_nanousd,
+            plausible_tokens_max=event.plausible_tokens_max,
+            first_byte_ms=event.first_byte_ms,
+            duration_ms=event.duration_ms,
+        )
+    )
+    return message
+
+
+def _tokens_to_pb(counts: UsageEvent | UsageSums) -> pb.TokenCounts:
+    return pb.TokenCounts(
+        prompt_tokens=counts.prompt_tokens,
+        completion_tokens=counts.completion_tokens,
+        cached_tokens=counts.cached_tokens,
+        cache_write_tokens=counts.cache_write_tokens,
+        reasoning_tokens=counts.reasoning_tokens,
+        audio_tokens=counts.audio_tokens,
+        image_tokens=counts.image_tokens,
+        images=counts.images,
+    )
+
+
+def exceptional_to_pb(exceptional: Exceptional) -> pb.RecordException:
+    return pb.RecordException(
+        seq=exceptional.seq,
+        outcome=pb.RecordOutcome.ValueType(exceptional.outcome),
+        reason=exceptional.reason,
+    )
+
+
+def balance_to_pb(account: Account) -> pb.Balance:
+    return pb.Balance(
+        account_id=account.account_id,
+        posted_nanousd=account.posted_nanousd,
+        reserved_nanousd=account.reserved_nanousd,
+        available_nanousd=account.available_nanousd,
+        grace_nanousd=account.grace_nanousd or 0,
+        credited_nanousd=account.credited_nanousd,
+        charged_nanousd=account.charged_nanousd,
+    )
+
+
+def usage_row_to_pb(sums: UsageSums, *, with_period: bool) -> pb.UsageRow:
+    return pb.UsageRow(
+        period_start_time=moment_us_to_pb(sums.period_start_us) if with_period else None,
+        model_id=sums.model_id,
+        key_id=sums.key_id,
+        requests=sums.requests,
+        errors=sums.errors,
+        tokens=_tokens_to_pb(sums),
+        charged_nanousd=sums.charged_nanousd,
+    )
+
+
+def request_to_pb(request: FinishedRequest) -> pb.RequestSummary:
+    return pb.RequestSummary(
+        event=_event_to_pb(request.event, request.terms),
+        charged_nanousd=request.charged_nanousd,
+        overflow_nanousd=request.overflow_nanousd,
+    )
+
+
+def entry_to_pb(entry: Entry) -> pb.Entry:
+    posting = entry.posting
+    return pb.Entry(
+        entry_id=entry.entry_id,
+        kind=pb.EntryKind.ValueType(posting.kind),
+        debit_account_id=posting.debit_account_id,
+        credit_account_id=posting.credit_account_id,
+        amount_nanousd=posting.amount_nanousd,
+        request_id=posting.request_id,
+        note=posting.note,
+        create_time=moment_us_to_pb(entry.create_time_us),
+        overflow_nanousd=posting.overflow_nanousd,
+    )

@@ -1,0 +1,62 @@
+"""SQL about usage events, price versions and the quarantine."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from usage_svc.driver import Command, Insert, Query
+from usage_svc.events import PriceTerms, UsageEvent
+from usage_svc.intake import PostedEvent
+from usage_svc.sessions import SessionId
+from usage_svc.tables import PriceVersionRow, QuarantineRow, UsageEventRow
+
+EVENT_COLUMNS = (
+    "day",
+    *UsageEvent._fields,
+    "charged_nanousd",
+    "overflow_nanousd",
+    "spool_uuid",
+    "incarnation",
+    "seq",
+)
+_QUARANTINE_COLUMNS = ("spool_uuid", "incarnation", "seq", "reason", "record", "create_time_us")
+
+
+def seen_outcomes(request_ids_by_day: Mapping[int, Sequence[str]]) -> list[Query]:
+    """One query a day: which of these requests are posted, and how they ended."""
+    return [
+        Query("SELECT request_id, outcome FROM usage_event WHERE day = $1 AND request_id IN_LIST($2)", (day, list(ids)))
+        for day, ids in request_ids_by_day.items()
+    ]
+
+
+def price_versions(versions: Iterable[str]) -> Query:
+    """The vectors that were first seen of these versions, for PriceTerms."""
+    return Query(
+        "SELECT price_version, prompt, completion, input_cache_read, input_cache_write, image, request "
+        "FROM price_version WHERE price_version IN_LIST($1)",
+        (sorted(versions),),
+    )
+
+
+def insert_price_versions(terms: Sequence[PriceTerms]) -> Insert:
+    """Remembers vectors. Two sessions may see a version first at once: the second one's transaction runs again."""
+    return Insert(PriceVersionRow.__table__, PriceTerms._fields, sorted(terms))  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy
+
+
+def delete_events(keys: Sequence[tuple[int, str]]) -> Command:
+    """Takes uncharged outcomes away that a measurement supersedes."""
+    return Command("DELETE FROM usage_event WHERE day = $1 AND request_id = $2", keys)
+
+
+def insert_events(session_id: SessionId, events: Iterable[PostedEvent]) -> Insert:
+    """Posts events. Their ids were looked up; one that came in between ends the transaction, and it runs again."""
+    spool_uuid, incarnation = session_id.spool_uuid, session_id.incarnation
+    rows = [
+        (day, *event, charge, overflow, spool_uuid, incarnation, seq) for day, event, charge, overflow, seq in events
+    ]
+    return Insert(UsageEventRow.__table__, EVENT_COLUMNS, rows)  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy
+
+
+def insert_quarantined(session_id: SessionId, records: Iterable[tuple[int, str, bytes]], now_us: int) -> Insert:
+    """Keeps records aside as (seq, reason, bytes)."""
+    rows = [(session_id.spool_uuid, session_id.incarnation, *record, now_us) for record in records]
+    return Insert(QuarantineRow.__table__, _QUARANTINE_COLUMNS, rows)  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy

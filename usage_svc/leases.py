@@ -1,0 +1,157 @@
+"""Lease arithmetic: what a demand is granted, and how charges and returns draw a lease down.
+
+Per lease, always: 0 <= settled + returned <= granted. What does not fit is overflow, and comes from the account.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+# Below this many holds of headroom, grants are exactly one hold: whole leases would let one edge sit on the rest.
+NEAR_LIMIT_HOLDS = 20
+
+
+class GrantOutcome(IntEnum):
+    """How a demand ended; the numbers are the contract's."""
+
+    GRANTED = 1
+    FUNDS_USED_UP = 2
+    FUNDS_HELD = 3
+    SUPERSEDED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A wish for funds: `want_nanousd` if it can be had, nothing if less than `min_nanousd` (one hold) can be had."""
+
+    lease_id: str
+    account_id: str
+    seq: int
+    want_nanousd: int
+    min_nanousd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The answer to a demand. `available_nanousd` is what is left beyond all leases, grace included."""
+
+    lease_id: str
+    seq: int
+    outcome: GrantOutcome
+    granted_nanousd: int
+    granted_total_nanousd: int
+    near_limit: bool
+    available_nanousd: int
+
+
+@dataclass(slots=True)
+class Lease:
+    """The working copy of one lease during one transaction; mutable, since a batch draws it down event by event.
+
+    `overflow_nanousd` is what charges took beyond it. The edge counts those charges against its own copy of the lease,
+    which goes below zero by as much; so each return of the edge's is that much too small (see `give_back`).
+    """
+
+    lease_id: str
+    account_id: str
+    spool_uuid: str
+    incarnation: int
+    granted_nanousd: int = 0
+    settled_nanousd: int = 0
+    returned_nanousd: int = 0
+    overflow_nanousd: int = 0
+    acquire_seq: int = 0
+    last_granted_nanousd: int = 0
+    last_near_limit: bool = False
+    last_available_nanousd: int = 0
+    closed: bool = False
+
+    @property
+    def reserved_nanousd(self) -> int:
+        """What this lease still sets aside."""
+        return self.granted_nanousd - self.settled_nanousd - self.returned_nanousd
+
+    def settle(self, charge_nanousd: int) -> int:
+        """Draws a charge from the lease. Returns what did not fit."""
+        inside = min(charge_nanousd, self.reserved_nanousd)
+        self.settled_nanousd += inside
+        self.overflow_nanousd += charge_nanousd - inside
+        return charge_nanousd - inside
+
+    def give_back(self, returned_total_nanousd: int) -> int:
+        """Takes a cumulative return. Returns what goes back to the account now.
+
+        An older return than one seen before changes nothing. Charges that overflowed were counted by the edge against
+        its free amount, so that much more is idle here than it knows of: with it, what stays reserved is exactly what
+        the edge has open. Never more than is left.
+        """
+        ceiling = self.granted_nanousd - self.settled_nanousd
+        target = min(returned_total_nanousd + self.overflow_nanousd, ceiling)
+        delta = max(0, target - self.returned_nanousd)
+        self.returned_nanousd += delta
+        return delta
+
+    def release(self) -> int:
+        """Closes the lease. Returns what goes back to the account."""
+        left = self.reserved_nanousd
+        self.returned_nanousd += left
+        self.closed = True
+        return left
+
+    def grant(self, demand: Demand, headroom_nanousd: int) -> Grant | None:
+        """Answers a demand, given what its account has beyond all leases, grace included; None where it is too little.
+
+        A repeat of the last granted seq gets the same grant and draws nothing; a lower one is a late copy.
+        """
+        if demand.seq == self.acquire_seq:
+            return self._last_grant()
+        if demand.seq < self.acquire_seq:
+            return Grant(
+                lease_id=self.lease_id,
+                seq=demand.seq,
+                outcome=GrantOutcome.SUPERSEDED,
+                granted_nanousd=0,
+                granted_total_nanousd=self.granted_nanousd,
+                near_limit=self.last_near_limit,
+                available_nanousd=headroom_nanousd,
+            )
+        if headroom_nanousd < demand.min_nanousd:
+            return None
+        near_limit = headroom_nanousd < NEAR_LIMIT_HOLDS * demand.min_nanousd
+        granted = (
+            demand.min_nanousd if near_limit else min(max(demand.want_nanousd, demand.min_nanousd), headroom_nanousd)
+        )
+        self.granted_nanousd += granted
+        self.acquire_seq = demand.seq
+        self.last_granted_nanousd = granted
+        self.last_near_limit = near_limit
+        self.last_available_nanousd = headroom_nanousd - granted
+        return self._last_grant()
+
+    def _last_grant(self) -> Grant:
+        return Grant(
+            lease_id=self.lease_id,
+            seq=self.acquire_seq,
+            outcome=GrantOutcome.GRANTED,
+            granted_nanousd=self.last_granted_nanousd,
+            granted_total_nanousd=self.granted_nanousd,
+            near_limit=self.last_near_limit,
+            available_nanousd=self.last_available_nanousd,
+        )
+
+
+def refusal(demand: Demand, headroom_nanousd: int, reserved_nanousd: int, granted_total_nanousd: int) -> Grant:
+    """The answer to a demand that headroom does not cover: will waiting help?
+
+    Holds settle at their cost or less, so what is reserved now is the most that can come back. FUNDS_HELD only where
+    that would be enough; otherwise the funds are used up, and telling a client to retry would have it retry for ever.
+    """
+    enough_if_released = headroom_nanousd + reserved_nanousd >= demand.min_nanousd
+    return Grant(
+        lease_id=demand.lease_id,
+        seq=demand.seq,
+        outcome=GrantOutcome.FUNDS_HELD if enough_if_released else GrantOutcome.FUNDS_USED_UP,
+        granted_nanousd=0,
+        granted_total_nanousd=granted_total_nanousd,
+        near_limit=True,
+        available_nanousd=headroom_nanousd,
+    )

@@ -1,0 +1,109 @@
+"""For edges, on the wire: sessions, leases and the usage that they spooled."""
+
+# ruff: noqa: N802 - the contract names these methods
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from chassis.database import Database
+from chassis.faults import Unimplemented
+from protos.usage.v1 import usage_pb2 as pb
+from protos.usage.v1 import usage_pb2_grpc
+from usage_svc import bounds, session_store
+from usage_svc.convert import (
+    demand_from_pb,
+    duration_to_pb,
+    exceptional_to_pb,
+    grant_to_pb,
+    record_from_pb,
+    session_id_from_pb,
+    session_id_to_pb,
+    undrained_to_pb,
+)
+from usage_svc.funding import Funding, fenced
+from usage_svc.leases import Demand
+from usage_svc.rating import MAX_ID_CHARS
+from usage_svc.recording import Recorder
+from usage_svc.sessions import Opening, Session, SessionId, SessionState
+
+
+class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
+    """See the contract for what each call promises."""
+
+    def __init__(self, database: Database, recorder: Recorder, session_ttl_s: float) -> None:
+        self._database = database
+        self._recorder = recorder
+        self._funding = Funding(database)
+        self._ttl = duration_to_pb(session_ttl_s)
+
+    async def OpenSession(self, request: pb.OpenSessionRequest, context: Any) -> pb.OpenSessionResponse:
+        spool_uuid = bounds.spool_uuid(request.spool_uuid)
+        request_id = bounds.text("request_id", request.request_id, MAX_ID_CHARS, chars_min=1)
+        edge_name = bounds.text("edge_name", request.edge_name, bounds.MAX_EDGE_NAME_CHARS)
+        opening = await self._database.write(
+            lambda transaction: _open(transaction, spool_uuid, request_id, edge_name),
+        )
+        return pb.OpenSessionResponse(
+            session=session_id_to_pb(opening.session.session_id),
+            ttl=self._ttl,
+            undrained=map(undrained_to_pb, opening.undrained),
+        )
+
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
+        session_id = bounds.session_id(session_id_from_pb(request.session))
+        if not await self._database.write(lambda transaction: session_store.heartbeat(transaction, session_id)):
+            raise fenced(session_id)
+        return pb.HeartbeatResponse(ttl=self._ttl)
+
+    async def Acquire(self, request: pb.AcquireRequest, context: Any) -> pb.AcquireResponse:
+        session_id = bounds.session_id(session_id_from_pb(request.session))
+        bounds.at_most("demands", len(request.demands), bounds.MAX_DEMANDS)
+        demands = [_checked(demand_from_pb(demand)) for demand in request.demands]
+        grants = await self._funding.acquire(session_id, demands)
+        return pb.AcquireResponse(grants=map(grant_to_pb, grants))
+
+    def Recall(self, request: pb.RecallRequest, context: Any) -> AsyncIterator[pb.RecallResponse]:
+        raise Unimplemented("NOT_YET_OFFERED", "this version does not recall funds: an edge works without")
+
+    async def RecordUsage(self, request: pb.RecordUsageRequest, context: Any) -> pb.RecordUsageResponse:
+        session_id = bounds.session_id(session_id_from_pb(request.session))
+        first_seq = bounds.seq("first_seq", request.first_seq)
+        bounds.at_most("records", len(request.records), bounds.MAX_RECORDS)
+        recorded = await self._recorder.record(
+            session_id,
+            first_seq,
+            [record_from_pb(record) for record in request.records],
+            lambda index: request.records[index].SerializeToString(),
+        )
+        return pb.RecordUsageResponse(
+            next_seq=recorded.next_seq, exceptions=map(exceptional_to_pb, recorded.exceptions)
+        )
+
+    async def Seal(self, request: pb.SealRequest, context: Any) -> pb.SealResponse:
+        session_id = bounds.session_id(session_id_from_pb(request.session))
+        released = await self._funding.seal(session_id, bounds.seq("end_seq", request.end_seq))
+        return pb.SealResponse(released_nanousd=released)
+
+    async def AppendLogs(self, request: pb.AppendLogsRequest, context: Any) -> pb.AppendLogsResponse:
+        raise Unimplemented("NOT_YET_OFFERED", "this version does not keep inputs and outputs")
+
+
+async def _open(transaction: AsyncSession, spool_uuid: str, request_id: str, edge_name: str) -> Opening:
+    driver, last = await session_store.lock_spool(transaction, spool_uuid)
+    session = await session_store.session_opened_by(driver, spool_uuid, request_id)
+    if session is None:
+        session_id = SessionId(spool_uuid, last + 1)
+        await session_store.open_incarnation(driver, session_id, request_id, edge_name)
+        session = Session(session_id, SessionState.ALIVE, 1)
+    return Opening(session, await session_store.undrained(driver, session.session_id))
+
+
+def _checked(demand: Demand) -> Demand:
+    bounds.text("demands.lease_id", demand.lease_id, MAX_ID_CHARS, chars_min=1)
+    bounds.account_id(demand.account_id, "demands.account_id")
+    bounds.seq("demands.seq", demand.seq)
+    bounds.amount("demands.min_nanousd", demand.min_nanousd, least=1)
+    bounds.amount("demands.want_nanousd", demand.want_nanousd)
+    return demand

@@ -1,0 +1,1 @@
+"""usage_svc's schema history."""

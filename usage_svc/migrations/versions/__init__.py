@@ -1,0 +1,1 @@
+"""Its revisions, one file each."""

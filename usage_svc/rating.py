@@ -1,0 +1,145 @@
+"""From a usage event to its charge: the plausibility gate, the price as it was admitted, the amount.
+
+Upstream's numbers are charged unaltered or not at all: what is not plausible is set aside under a reason.
+"""
+
+import re
+from decimal import Decimal, InvalidOperation
+
+from pricing import Price, TokenUsage, charge_nanousd
+from usage_svc.events import SCHEMA_KNOWN, Ending, EventRecord, Outcome, PriceTerms, Resource, Source, UsageEvent
+from usage_svc.ledger import HOUSE_ACCOUNT_IDS, MAX_AMOUNT_NANOUSD
+
+# Why a record was set aside. Keys are what the contract's RecordException.reason says.
+QUARANTINE_REASONS = {
+    "UNREADABLE": "the edge could not read this position of its spool",
+    "EMPTY_RECORD": "the record says nothing",
+    "SCHEMA_MISSING": "the event names no layout",
+    "REQUEST_ID_INVALID": "the request id is not a UUIDv7 in lower case with hyphens",
+    "TOO_OLD": "the request id is older than the horizon of de-duplication",
+    "FROM_THE_FUTURE": "the request id is more than a day ahead of the database's clock",
+    "TEXT_INVALID": "an id is missing, too long, has a NUL character, or is reserved",
+    "ENUM_UNKNOWN": "outcome, source, ending or resource is none of the known ones",
+    "SOURCE_CONTRADICTS_OUTCOME": "it is to be charged, and its counts come from nowhere",
+    "TIME_INVALID": "admit_time or end_time is missing or beyond the year 9999",
+    "NUMBER_INVALID": "a count, amount or duration is negative or beyond its maximum",
+    "TOKENS_IMPLAUSIBLE": "more tokens than the model could have taken or made",
+    "PRICE_INVALID": "it is to be charged without a price, or a price is not a decimal within bounds",
+    "PRICE_CONTRADICTS_VERSION": "its price is not what was seen of this version before",
+    "CHARGE_TOO_LARGE": "it would cost more than a billion USD",
+    "LEASE_UNKNOWN": "a return for a lease that this session does not have",
+}
+
+MAX_TOKENS = 10**10
+MAX_IMAGES = 10**5
+MAX_ID_CHARS = 100
+MAX_MODEL_ID_CHARS = 200
+MAX_PRICE_CHARS = 50
+MAX_DURATION_MS = 366 * 86_400_000
+MICROSECONDS_PER_DAY = 86_400_000_000
+_END_OF_TIME_US = 253_402_300_800_000_000  # the year 10000, where datetime ends
+
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_OUTCOMES, _SOURCES = frozenset(map(int, Outcome)), frozenset(map(int, Source))
+_ENDINGS, _RESOURCES = frozenset(map(int, Ending)), frozenset(map(int, Resource))
+_CHARGED = {
+    int(Outcome.MEASURED): frozenset({int(Source.UPSTREAM_FINAL), int(Source.UPSTREAM_PARTIAL)}),
+    int(Outcome.ESTIMATED): frozenset({int(Source.ESTIMATED)}),
+}
+_ESTIMATED = int(Outcome.ESTIMATED)
+
+
+def day_of(request_id: str) -> int | None:
+    """The day of a UUIDv7, counted from 1970-01-01 in UTC; None if it is not one in its canonical form.
+
+    Canonical, since the id is compared as text: an id in capitals would pass for another request.
+    """
+    if _UUID7.fullmatch(request_id) is None:
+        return None
+    return int(request_id[:8] + request_id[9:13], 16) // 86_400_000
+
+
+def reason_against(record: EventRecord, today: int, horizon_days: int) -> str | None:
+    """Why this event must not be posted; None for a plausible one. Judges everything but its price."""
+    event = record.event
+    if record.schema < SCHEMA_KNOWN:
+        return "SCHEMA_MISSING"
+    day = day_of(event.request_id)
+    if day is None:
+        return "REQUEST_ID_INVALID"
+    if not today - horizon_days <= day <= today + 1:
+        return "TOO_OLD" if day < today else "FROM_THE_FUTURE"
+    if _has_bad_text(event, record.terms.price_version):
+        return "TEXT_INVALID"
+    if (
+        event.outcome not in _OUTCOMES
+        or event.source not in _SOURCES
+        or event.ending not in _ENDINGS
+        or event.resource not in _RESOURCES
+    ):
+        return "ENUM_UNKNOWN"
+    sources = _CHARGED.get(event.outcome)
+    if sources is not None and event.source not in sources:
+        return "SOURCE_CONTRADICTS_OUTCOME"
+    if not (0 < event.admit_time_us < _END_OF_TIME_US and 0 < event.end_time_us < _END_OF_TIME_US):
+        return "TIME_INVALID"
+    return _reason_against_numbers(event)
+
+
+def _has_bad_text(event: UsageEvent, price_version: str) -> bool:
+    # PostgreSQL refuses NUL in text, which would hold up every record behind this one.
+    return (
+        not 0 < len(event.account_id) <= MAX_ID_CHARS
+        or not 0 < len(event.model_id) <= MAX_MODEL_ID_CHARS
+        or len(event.key_id) > MAX_ID_CHARS
+        or len(event.lease_id) > MAX_ID_CHARS
+        or len(event.deployment_id) > MAX_MODEL_ID_CHARS
+        or len(price_version) > MAX_ID_CHARS
+        or "\0"
+        in event.account_id + event.model_id + event.key_id + event.lease_id + event.deployment_id + price_version
+        or event.account_id in HOUSE_ACCOUNT_IDS
+    )
+
+
+def _reason_against_numbers(event: UsageEvent) -> str | None:
+    counts = event[14:21]  # prompt_tokens to image_tokens
+    most = max(counts)
+    if (
+        min(counts) < 0
+        or most > MAX_TOKENS
+        or not 0 <= event.images <= MAX_IMAGES
+        or not 0 <= event.hold_nanousd <= MAX_AMOUNT_NANOUSD
+        or not 0 <= event.first_byte_ms <= MAX_DURATION_MS
+        or not 0 <= event.duration_ms <= MAX_DURATION_MS
+        or event.plausible_tokens_max < 0
+    ):
+        return "NUMBER_INVALID"
+    return "TOKENS_IMPLAUSIBLE" if most > event.plausible_tokens_max else None
+
+
+def price_from_terms(terms: PriceTerms) -> Price | None:
+    """The price that an event carries; None where it is not one."""
+    if max(map(len, terms[1:])) > MAX_PRICE_CHARS:
+        return None
+    try:
+        return Price(
+            prompt=Decimal(terms.prompt),
+            completion=Decimal(terms.completion),
+            input_cache_read=Decimal(terms.input_cache_read) if terms.input_cache_read else None,
+            input_cache_write=Decimal(terms.input_cache_write) if terms.input_cache_write else None,
+            image=Decimal(terms.image or 0),
+            request=Decimal(terms.request or 0),
+        )
+    except (InvalidOperation, ValueError):
+        return None
+
+
+def is_charged(event: UsageEvent) -> bool:
+    """Whether this outcome is charged at all."""
+    return event.outcome in _CHARGED
+
+
+def charge_of(event: UsageEvent, price: Price) -> int:
+    """What an event of a charged outcome costs, in nano-USD. An estimate is never charged above its hold."""
+    charge = charge_nanousd(TokenUsage(*event[14:22]), price)
+    return min(charge, event.hold_nanousd) if event.outcome == _ESTIMATED else charge

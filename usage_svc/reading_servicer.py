@@ -1,0 +1,106 @@
+"""For readers, on the wire: balances, sums, requests, entries."""
+
+# ruff: noqa: N802 - the contract names these methods
+
+from typing import Any
+
+from chassis import pages
+from chassis.database import Database
+from chassis.faults import InvalidArgument, NotFound, ResourceExhausted
+from protos.usage.v1 import usage_pb2 as pb
+from protos.usage.v1 import usage_pb2_grpc
+from usage_svc import bounds, funds_store, reading_store
+from usage_svc.convert import balance_to_pb, entry_to_pb, moment_us_from_pb, request_to_pb, usage_row_to_pb
+from usage_svc.rating import MAX_ID_CHARS, MAX_MODEL_ID_CHARS, day_of
+from usage_svc.reading import MAX_USAGE_ROWS, Grouping, UsageQuery
+
+_MAX_INT64 = 2**63 - 1
+
+
+class ReadingServicer(usage_pb2_grpc.UsageServiceServicer):
+    """See the contract for what each call promises."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def GetBalance(self, request: pb.GetBalanceRequest, context: Any) -> pb.GetBalanceResponse:
+        account_id = bounds.account_id(request.account_id)
+        async with self._database.read() as transaction:
+            account = await funds_store.read_account(transaction, account_id)
+        return pb.GetBalanceResponse(balance=balance_to_pb(account))
+
+    async def QueryUsage(self, request: pb.QueryUsageRequest, context: Any) -> pb.QueryUsageResponse:
+        query = _usage_query(request)
+        async with self._database.read() as transaction:
+            rows = await reading_store.usage_sums(transaction, query)
+        if len(rows) > MAX_USAGE_ROWS:
+            raise ResourceExhausted(
+                "TOO_MANY_ROWS", f"more than {MAX_USAGE_ROWS} rows: ask for a shorter time or fewer groups"
+            )
+        with_period = query.period_us > 0
+        return pb.QueryUsageResponse(rows=[usage_row_to_pb(row, with_period=with_period) for row in rows])
+
+    async def ListRequests(self, request: pb.ListRequestsRequest, context: Any) -> pb.ListRequestsResponse:
+        account_id = bounds.account_id(request.account_id)
+        size, query = pages.page_size(request.page_size), f"requests of {account_id}"
+        last = pages.key_from_page_token(request.page_token, query)
+        end_time_us, _, request_id = last.partition(" ")
+        before = (int(end_time_us), request_id) if last else (_MAX_INT64, "")
+        async with self._database.read() as transaction:
+            found = await reading_store.requests_before(transaction, account_id, before, size + 1)
+        shown = found[:size]
+        more = len(found) > size
+        return pb.ListRequestsResponse(
+            requests=map(request_to_pb, shown),
+            next_page_token=pages.page_token("{} {}".format(*shown[-1].page_key), query) if more else "",
+        )
+
+    async def GetRequest(self, request: pb.GetRequestRequest, context: Any) -> pb.GetRequestResponse:
+        account_id = bounds.account_id(request.account_id)
+        day = day_of(request.request_id)
+        found = None
+        if day is not None:
+            async with self._database.read() as transaction:
+                found = await reading_store.request(transaction, account_id, day, request.request_id)
+        if found is None:
+            raise NotFound("REQUEST_NOT_FOUND", "no request with this id has been posted for this account")
+        return pb.GetRequestResponse(request=request_to_pb(found))
+
+    async def ListEntries(self, request: pb.ListEntriesRequest, context: Any) -> pb.ListEntriesResponse:
+        account_id = bounds.account_id(request.account_id)
+        size, query = pages.page_size(request.page_size), f"entries of {account_id}"
+        last = pages.key_from_page_token(request.page_token, query)
+        async with self._database.read() as transaction:
+            found = await reading_store.entries_before(
+                transaction, account_id, int(last) if last else _MAX_INT64, size + 1
+            )
+        shown = found[:size]
+        more = len(found) > size
+        return pb.ListEntriesResponse(
+            entries=map(entry_to_pb, shown),
+            next_page_token=pages.page_token(str(shown[-1].entry_id), query) if more else "",
+        )
+
+
+def _usage_query(request: pb.QueryUsageRequest) -> UsageQuery:
+    group_by: set[Grouping] = set()
+    for number in map(int, request.group_by):
+        if number not in set(map(int, Grouping)):
+            raise InvalidArgument("group_by", f"{number} is none of HOUR, DAY, MODEL, KEY")
+        if Grouping(number) in group_by:
+            raise InvalidArgument("group_by", f"{Grouping(number).name} is given twice")
+        group_by.add(Grouping(number))
+    if {Grouping.HOUR, Grouping.DAY} <= group_by:
+        raise InvalidArgument("group_by", "HOUR and DAY exclude each other")
+    start = moment_us_from_pb(request.start_time) if request.HasField("start_time") else 0
+    end = moment_us_from_pb(request.end_time) if request.HasField("end_time") else _MAX_INT64
+    if start > end:
+        raise InvalidArgument("end_time", "is before start_time")
+    return UsageQuery(
+        account_id=bounds.account_id(request.account_id),
+        start_time_us=start,
+        end_time_us=end,
+        group_by=frozenset(group_by),
+        model_id=bounds.text("model_id", request.model_id, MAX_MODEL_ID_CHARS),
+        key_id=bounds.text("key_id", request.key_id, MAX_ID_CHARS),
+    )

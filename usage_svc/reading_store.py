@@ -1,0 +1,94 @@
+"""SQL for readers. Nothing here writes or locks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from usage_svc.driver import open_with
+from usage_svc.events import Ending, PriceTerms, UsageEvent
+from usage_svc.ledger import Posting
+from usage_svc.reading import MAX_USAGE_ROWS, Entry, FinishedRequest, Grouping, UsageQuery, UsageSums
+
+_SUMMED = UsageSums._fields[5:]
+_BROKEN_ENDINGS = f"{int(Ending.UPSTREAM_FAILED)}, {int(Ending.EDGE_LOST)}"
+_REQUEST_COLUMNS = ", ".join(
+    [f"e.{name}" for name in (*UsageEvent._fields, "charged_nanousd", "overflow_nanousd")]
+    # A version that was never seen with a price has no row: uncharged events need none.
+    + [f"COALESCE(p.{name}, '')" for name in PriceTerms._fields[1:]]
+)
+_REQUESTS = (
+    f"SELECT {_REQUEST_COLUMNS} FROM usage_event e "  # noqa: S608 - our names
+    "LEFT JOIN price_version p ON p.price_version = e.price_version WHERE e.account_id = $1 "
+)
+
+
+async def usage_sums(transaction: AsyncSession, query: UsageQuery) -> list[UsageSums]:
+    """The sums, sorted; one row more than the maximum where there are too many."""
+    period = (
+        f"end_time_us - end_time_us % {query.period_us}"
+        if query.period_us
+        else "CAST(0 AS bigint)"  # typed, or PostgreSQL takes GROUP BY 1 for a column's number
+    )
+    model = "model_id" if Grouping.MODEL in query.group_by else "''"
+    key = "key_id" if Grouping.KEY in query.group_by else "''"
+    groups = [
+        name for name, wanted in ((period, query.period_us), (model, model != "''"), (key, key != "''")) if wanted
+    ]
+    sums = ", ".join(f"COALESCE(SUM({name}), 0)" for name in _SUMMED)
+    sql = (
+        f"SELECT {period}, {model}, {key}, COUNT(*), "  # noqa: S608 - our names
+        f"COALESCE(SUM(CASE WHEN status_code >= 400 OR ending IN ({_BROKEN_ENDINGS}) THEN 1 ELSE 0 END), 0), {sums} "
+        "FROM usage_event WHERE account_id = $1 AND end_time_us >= $2 AND end_time_us < $3 "
+        "AND (CAST($4 AS text) = '' OR model_id = $4) AND (CAST($5 AS text) = '' OR key_id = $5) "
+        + (f"GROUP BY {', '.join(groups)} " if groups else "")
+        + f"LIMIT {MAX_USAGE_ROWS + 1}"
+    )
+    _, rows = await open_with(
+        transaction, sql, query.account_id, query.start_time_us, query.end_time_us, query.model_id, query.key_id
+    )
+    # Whole numbers again: PostgreSQL's sum of bigints is a numeric.
+    return sorted(UsageSums(int(row[0]), row[1], row[2], *map(int, row[3:])) for row in rows)
+
+
+async def requests_before(
+    transaction: AsyncSession, account_id: str, before: tuple[int, str], limit: int
+) -> list[FinishedRequest]:
+    """Requests that ended before a (time, id), newest first."""
+    _, rows = await open_with(
+        transaction,
+        _REQUESTS + "AND (e.end_time_us, e.request_id) < ($2, $3) "
+        "ORDER BY e.end_time_us DESC, e.request_id DESC LIMIT $4",
+        account_id,
+        *before,
+        limit,
+    )
+    return list(map(_request_from_row, rows))
+
+
+async def request(transaction: AsyncSession, account_id: str, day: int, request_id: str) -> FinishedRequest | None:
+    """One request of an account."""
+    _, rows = await open_with(
+        transaction, _REQUESTS + "AND e.day = $2 AND e.request_id = $3", account_id, day, request_id
+    )
+    return _request_from_row(rows[0]) if rows else None
+
+
+async def entries_before(transaction: AsyncSession, account_id: str, before: int, limit: int) -> list[Entry]:
+    """Ledger entries of an account with an id below `before`, newest first."""
+    _, rows = await open_with(
+        transaction,
+        f"SELECT entry_id, {', '.join(Posting._fields)}, create_time_us FROM entry "  # noqa: S608 - our names
+        "WHERE account_id = $1 AND entry_id < $2 ORDER BY entry_id DESC LIMIT $3",
+        account_id,
+        before,
+        limit,
+    )
+    return [Entry(row[0], Posting(*row[1:-1]), row[-1]) for row in rows]
+
+
+def _request_from_row(row: Sequence[Any]) -> FinishedRequest:
+    width = len(UsageEvent._fields)
+    event = UsageEvent(*row[:width])
+    event = event._replace(streamed=bool(event.streamed))
+    return FinishedRequest(event, PriceTerms(event.price_version, *row[width + 2 :]), row[width], row[width + 1])

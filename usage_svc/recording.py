@@ -1,0 +1,166 @@
+"""Posting a batch of spooled records: one transaction under the session's lock, all of it or nothing."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from chassis.database import Database
+from chassis.faults import FailedPrecondition, NotFound
+from pricing import Price
+from usage_svc import event_store, funds_store, metrics, prices, session_store
+from usage_svc.driver import Driver, Query
+from usage_svc.events import Outcome, PriceTerms, Record, Source, is_newer
+from usage_svc.intake import Exceptional, Intake, Lookups, RecordOutcome, Sifted, sift, take_in
+from usage_svc.prices import PriceBook
+from usage_svc.rating import MICROSECONDS_PER_DAY
+from usage_svc.sessions import SessionId, SessionState, records_to_skip
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Where the session's cursor stands after a batch, and what of it was not simply posted."""
+
+    next_seq: int
+    exceptions: Sequence[Exceptional] = ()
+    intake: Intake | None = None
+    prices: Mapping[PriceTerms, Price] | None = None
+
+
+class Recorder:
+    """Posts batches. One for a process: it remembers the prices that it has compared."""
+
+    def __init__(self, database: Database, horizon_days: int) -> None:
+        self._database = database
+        self._horizon_days = horizon_days
+        self._price_book = PriceBook()
+
+    async def record(
+        self, session_id: SessionId, first_seq: int, records: Sequence[Record], bytes_at: Callable[[int], bytes]
+    ) -> Recorded:
+        """Posts what of a batch is not posted yet and moves the cursor, durably, before it returns.
+
+        `bytes_at` gives the record at a position as it came, for the quarantine.
+
+        Raises:
+            NotFound: no such session (SESSION_UNKNOWN).
+            FailedPrecondition: it was sealed (SESSION_DRAINED), or its next record needs newer code (SCHEMA_TOO_NEW).
+        """
+        start = time.perf_counter()
+        recorded = await self._database.write(
+            lambda transaction: self._post(transaction, session_id, first_seq, records, bytes_at)
+        )
+        if recorded.prices:
+            self._price_book.add(recorded.prices)
+        _count(recorded, len(records), time.perf_counter() - start)
+        return recorded
+
+    async def _post(
+        self,
+        transaction: AsyncSession,
+        session_id: SessionId,
+        first_seq: int,
+        records: Sequence[Record],
+        bytes_at: Callable[[int], bytes],
+    ) -> Recorded:
+        driver, session, now_us = await session_store.lock_session(transaction, session_id)
+        if session is None:
+            raise NotFound(
+                "SESSION_UNKNOWN",
+                "this database never opened that session: if it was restored from a copy, the spool must be kept, and "
+                "the operator asked",
+            )
+        skip = records_to_skip(session.next_seq, first_seq, len(records))
+        if skip == len(records):
+            return Recorded(session.next_seq)
+        if session.state is SessionState.DRAINED:
+            raise FailedPrecondition("SESSION_DRAINED", "the session was sealed: it takes no further records")
+        if skip is None:
+            return Recorded(session.next_seq)
+        fresh = _until_newer(records[skip:])
+        if not fresh:
+            raise FailedPrecondition(
+                "SCHEMA_TOO_NEW",
+                f"record {session.next_seq} was written by a newer edge: keep it, and upgrade usage_svc",
+            )
+        sifted = sift(fresh, now_us // MICROSECONDS_PER_DAY, self._horizon_days)
+        known, verdicts = await self._look_up(driver, sifted)
+        intake = take_in(session_id, session.next_seq, fresh, sifted, known)
+        next_seq = session.next_seq + len(fresh)
+        quarantined = [
+            (seq, reason, bytes_at(seq - first_seq))
+            for seq, outcome, reason in intake.exceptions
+            if outcome is RecordOutcome.QUARANTINED
+        ]
+        await driver.execute_each(
+            event_store.insert_price_versions(verdicts.first_seen),
+            event_store.delete_events(intake.superseded),
+            event_store.insert_events(session_id, intake.events.values()),
+            funds_store.insert_entries(intake.postings, now_us),
+            event_store.insert_quarantined(session_id, quarantined, now_us),
+            funds_store.update_spent(intake.leases.values()),
+            funds_store.apply_changes(intake.accounts),
+            session_store.advance(session_id, next_seq),
+        )
+        return Recorded(next_seq, intake.exceptions, intake, verdicts.prices)
+
+    async def _look_up(self, driver: Driver, sifted: Sifted) -> tuple[Lookups, prices.Verdicts]:
+        known_prices = self._price_book.known(sifted.terms)
+        unknown_terms = [terms for terms in sifted.terms if terms not in known_prices]
+        queries: list[Query] = [funds_store.leases_by_id(sifted.lease_ids)] if sifted.lease_ids else []
+        lease_queries = len(queries)
+        queries += event_store.seen_outcomes(sifted.request_ids_by_day)
+        if unknown_terms:
+            queries.append(event_store.price_versions({terms.price_version for terms in unknown_terms}))
+        answers = await driver.fetch_each(*queries)
+        stored = [PriceTerms(*row) for row in answers.pop()] if unknown_terms else []
+        verdicts = prices.judge(unknown_terms, {terms.price_version: terms for terms in stored})
+        leases = [funds_store.lease_from_row(row) for rows in answers[:lease_queries] for row in rows]
+        lookups = Lookups(
+            leases={lease.lease_id: lease for lease in leases},
+            seen_outcomes={row[0]: row[1] for rows in answers[lease_queries:] for row in rows},
+            prices={**known_prices, **verdicts.prices},
+            price_reasons=verdicts.reasons,
+        )
+        return lookups, verdicts
+
+
+def _until_newer(records: Sequence[Record]) -> Sequence[Record]:
+    """The records before the first that this code does not know: earlier good ones need not wait for an upgrade."""
+    for index, record in enumerate(records):
+        if is_newer(record):
+            return records[:index]
+    return records
+
+
+def _count(recorded: Recorded, records: int, duration_s: float) -> None:
+    metrics.BATCH_RECORDS.observe(records)
+    metrics.BATCH_DURATION.observe(duration_s)
+    intake = recorded.intake
+    if intake is None:
+        return
+    tokens = [0] * 5
+    charged = 0
+    ends: dict[tuple[int, int], int] = {}
+    for posted in intake.events.values():
+        event = posted.event
+        charged += posted.charge_nanousd
+        ends[event.outcome, event.source] = ends.get((event.outcome, event.source), 0) + 1
+        tokens[0] += event.prompt_tokens
+        tokens[1] += event.completion_tokens
+        tokens[2] += event.cached_tokens
+        tokens[3] += event.cache_write_tokens
+        tokens[4] += event.reasoning_tokens
+    for (outcome, source), count in ends.items():
+        metrics.EVENTS.labels(Outcome(outcome).name.lower(), Source(source).name.lower()).inc(count)
+    for kind, count in zip(("prompt", "completion", "cached", "cache_write", "reasoning"), tokens, strict=True):
+        metrics.TOKENS.labels(kind).inc(count)
+    metrics.CHARGED.inc(charged)
+    for why, overflow in intake.overflows.items():
+        metrics.OVERFLOW.labels(why).inc(overflow)
+    for exceptional in intake.exceptions:
+        if exceptional.outcome is RecordOutcome.DUPLICATE:
+            metrics.DUPLICATES.inc()
+        else:
+            metrics.QUARANTINED.labels(exceptional.reason).inc()

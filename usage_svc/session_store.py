@@ -1,0 +1,130 @@
+"""SQL about sessions. Whatever changes a session or its leases locks the session's row first."""
+
+from typing import Any
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from usage_svc.driver import Command, Driver, Query, open_with
+from usage_svc.sessions import Session, SessionId, SessionState
+
+_COLUMNS = "spool_uuid, incarnation, state, next_seq, released_nanousd"
+
+
+async def lock_session(transaction: AsyncSession, session_id: SessionId) -> tuple[Driver, Session | None, int]:
+    """Begins a transaction with a session's row locked; with it comes the database's time, in microseconds.
+
+    The time is 0 where there is no such session.
+    """
+    driver, rows = await open_with(
+        transaction,
+        f"SELECT {_COLUMNS}, {{now_us}} FROM session "  # noqa: S608 - our names
+        "WHERE spool_uuid = $1 AND incarnation = $2 {for_update}",
+        session_id.spool_uuid,
+        session_id.incarnation,
+    )
+    if not rows:
+        return driver, None, 0
+    return driver, _session_from_row(rows[0]), int(rows[0][-1])
+
+
+async def heartbeat(transaction: AsyncSession, session_id: SessionId) -> bool:
+    """Notes that a session lives, in one conditional update that no sweep can interrupt. False if it is not ALIVE."""
+    _, rows = await open_with(
+        transaction,
+        "UPDATE session SET heartbeat_time_us = {now_us} "
+        "WHERE spool_uuid = $1 AND incarnation = $2 AND state = $3 RETURNING incarnation",
+        session_id.spool_uuid,
+        session_id.incarnation,
+        int(SessionState.ALIVE),
+    )
+    return bool(rows)
+
+
+async def sweep(transaction: AsyncSession, ttl_us: int) -> int:
+    """Fences sessions without a heartbeat for `ttl_us`; frees nothing. Returns how many."""
+    _, rows = await open_with(
+        transaction,
+        "UPDATE session SET state = $1 WHERE state = $2 AND heartbeat_time_us < {now_us} - CAST($3 AS bigint) "
+        "RETURNING incarnation",
+        int(SessionState.LOST),
+        int(SessionState.ALIVE),
+        ttl_us,
+    )
+    return len(rows)
+
+
+async def lock_spool(transaction: AsyncSession, spool_uuid: str) -> tuple[Driver, int]:
+    """Begins a transaction with a spool's row locked, made if it is new. Returns its last incarnation, 0 for none."""
+    driver, _ = await open_with(
+        transaction,
+        "INSERT INTO spool (spool_uuid, incarnation) VALUES ($1, 0) ON CONFLICT DO NOTHING",
+        spool_uuid,
+    )
+    rows = await driver.fetch("SELECT incarnation FROM spool WHERE spool_uuid = $1 {for_update}", spool_uuid)
+    return driver, int(rows[0][0])
+
+
+async def session_opened_by(driver: Driver, spool_uuid: str, request_id: str) -> Session | None:
+    """The session that this request opened before."""
+    rows = await driver.fetch(
+        f"SELECT {_COLUMNS} FROM session WHERE spool_uuid = $1 AND open_request_id = $2",  # noqa: S608 - our names
+        spool_uuid,
+        request_id,
+    )
+    return _session_from_row(rows[0]) if rows else None
+
+
+async def open_incarnation(driver: Driver, session_id: SessionId, request_id: str, edge_name: str) -> None:
+    """Starts an incarnation; the one before it becomes LOST."""
+    alive, lost = int(SessionState.ALIVE), int(SessionState.LOST)
+    spool_uuid, incarnation = session_id.spool_uuid, session_id.incarnation
+    await driver.execute_each(
+        Command("UPDATE spool SET incarnation = $2 WHERE spool_uuid = $1", [(spool_uuid, incarnation)]),
+        Command(
+            "UPDATE session SET state = $3 WHERE spool_uuid = $1 AND state = $2",
+            [(spool_uuid, alive, lost)],
+        ),
+        Command(
+            "INSERT INTO session (spool_uuid, incarnation, open_request_id, edge_name, state, next_seq, "
+            "released_nanousd, heartbeat_time_us, create_time_us) "
+            "VALUES ($1, $2, $3, $4, $5, 1, 0, {now_us}, {now_us})",
+            [(spool_uuid, incarnation, request_id, edge_name, alive)],
+        ),
+    )
+
+
+async def undrained(driver: Driver, session_id: SessionId) -> tuple[Session, ...]:
+    """Earlier incarnations of a session's spool that are not sealed, oldest first."""
+    rows = await driver.fetch(
+        f"SELECT {_COLUMNS} FROM session "  # noqa: S608 - our names
+        "WHERE spool_uuid = $1 AND incarnation < $2 AND state IN ($3, $4) ORDER BY incarnation",
+        session_id.spool_uuid,
+        session_id.incarnation,
+        int(SessionState.ALIVE),
+        int(SessionState.LOST),
+    )
+    return tuple(map(_session_from_row, rows))
+
+
+def advance(session_id: SessionId, next_seq: int) -> Command:
+    """Moves a session's cursor. Runs in the transaction that posts what lies before it."""
+    return Command(
+        "UPDATE session SET next_seq = $3 WHERE spool_uuid = $1 AND incarnation = $2",
+        [(session_id.spool_uuid, session_id.incarnation, next_seq)],
+    )
+
+
+def drain(session_id: SessionId, released_nanousd: int) -> Command:
+    """Marks a session as sealed."""
+    return Command(
+        "UPDATE session SET state = $3, released_nanousd = $4 WHERE spool_uuid = $1 AND incarnation = $2",
+        [(session_id.spool_uuid, session_id.incarnation, int(SessionState.DRAINED), released_nanousd)],
+    )
+
+
+COUNT_BY_STATE = Query("SELECT state, COUNT(*) FROM session GROUP BY state")
+
+
+def _session_from_row(row: Any) -> Session:
+    spool_uuid, incarnation, state, next_seq, released = row[:5]
+    return Session(SessionId(spool_uuid, incarnation), SessionState(state), next_seq, released)

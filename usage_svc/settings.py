@@ -1,0 +1,31 @@
+"""What usage_svc can be told: environment variables with the prefix TOLLGATE_USAGE_."""
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from chassis.settings import ServiceSettings
+from usage_svc.ledger import MAX_AMOUNT_NANOUSD
+
+
+class UsageSettings(ServiceSettings):
+    """usage_svc's settings."""
+
+    model_config = SettingsConfigDict(env_prefix="TOLLGATE_USAGE_")
+
+    session_ttl_s: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        600.0,
+        description="How long after its last heartbeat an edge may go on serving from what it has leased; afterwards "
+        "its session is fenced. Its funds stay set aside until its spool is here.",
+    )
+    default_grace_nanousd: Annotated[int, Field(ge=0, le=MAX_AMOUNT_NANOUSD)] = Field(
+        1_000_000_000,
+        description="How far below zero, in nano-USD, an account may go from its first credit on, unless its terms say "
+        "otherwise.",
+    )
+    dedupe_horizon_days: Annotated[int, Field(ge=1, le=3650)] = Field(
+        35,
+        description="Usage of requests older than this is set aside instead of posted. Usage events must be kept for "
+        "at least as long, since it is against them that a repeat is known.",
+    )

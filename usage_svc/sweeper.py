@@ -1,0 +1,70 @@
+"""Fencing sessions that have gone silent. Fencing frees nothing: a paused edge may still be spending."""
+
+from collections.abc import Awaitable, Callable
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from chassis.clock import Clock
+from chassis.database import Database
+from chassis.faults import Unavailable
+from chassis.log import logger
+from usage_svc import funds_store, metrics, session_store
+from usage_svc.driver import open_with
+from usage_svc.sessions import SessionState
+
+SWEEPS_PER_TTL = 10
+MAX_INTERVAL_S = 30.0
+
+_log = logger(__name__)
+
+
+class Sweeper:
+    """Sweeps ten times per TTL, and never before one full TTL after this process and its database were up.
+
+    While either was down no edge could send a heartbeat, so silence then says nothing about the edges.
+    """
+
+    def __init__(
+        self, database: Database, clock: Clock, ttl_s: float, sleep: Callable[[float], Awaitable[None]]
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._ttl_s = ttl_s
+        self._sleep = sleep
+        self._quiet_until_s = clock.monotonic() + ttl_s
+
+    async def run(self) -> None:
+        """Sweeps until cancelled."""
+        interval_s = min(self._ttl_s / SWEEPS_PER_TTL, MAX_INTERVAL_S)
+        while True:
+            await self.turn()
+            await self._sleep(interval_s)
+
+    async def turn(self) -> int:
+        """One look at the database: sweeps if it may, and takes the gauges. Returns how many sessions it fenced."""
+        swept = 0
+        try:
+            if self._clock.monotonic() >= self._quiet_until_s:
+                swept = await self._database.write(
+                    lambda transaction: session_store.sweep(transaction, round(self._ttl_s * 1_000_000))
+                )
+            async with self._database.read() as transaction:
+                await _take_gauges(transaction)
+        except Unavailable as fault:
+            self._quiet_until_s = self._clock.monotonic() + self._ttl_s
+            _log.warning("not sweeping", reason=fault.reason, message=fault.message)
+            return swept
+        if swept:
+            metrics.SWEPT.inc(swept)
+            _log.warning("sessions lost", count=swept, ttl_s=self._ttl_s)
+        return swept
+
+
+async def _take_gauges(transaction: AsyncSession) -> None:
+    driver, state_rows = await open_with(transaction, session_store.COUNT_BY_STATE.sql)
+    lease_rows = await driver.answer(funds_store.OPEN_LEASES)
+    counts = {int(state): int(count) for state, count in state_rows}
+    for state in SessionState:
+        metrics.SESSIONS.labels(state.name.lower()).set(counts.get(int(state), 0))
+    metrics.OPEN_LEASES.set(lease_rows[0][0])
+    metrics.RESERVED.set(lease_rows[0][1])

@@ -1,0 +1,212 @@
+"""The rows, which never leave this package. Amounts are int64 nano-USD; moments are int64 microseconds since 1970, UTC.
+
+Whole numbers, since these rows are written for every request by the driver itself, which on SQLite has no moments.
+The guards that money depends on are check constraints too, so that even a bug of ours cannot commit past them.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    String,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+from chassis.once import WriteRowFields
+
+# Ids are compared byte by byte, as Python does: rows are locked in the order of their ids, by either.
+_ID = String(100).with_variant(String(100, collation="C"), "postgresql")
+
+
+class UsageRow(SQLModel, registry=registry()):
+    """The base of this service's tables: metadata of their own, since a process may hold several services."""
+
+
+class AccountRow(UsageRow, table=True):
+    """One customer's funds. Not touched by charges inside a lease: the hottest account has few updates.
+
+    posted = available + the sum of (granted - settled - returned) over its open leases.
+    charged = `charged_nanousd` + the sum of settled over its open leases (sealing folds a lease's into it).
+    """
+
+    __tablename__ = "account"
+    __table_args__ = (
+        CheckConstraint(
+            "available_nanousd + COALESCE(grace_nanousd, 0) + overflow_nanousd >= 0", name="account_solvent"
+        ),
+        CheckConstraint("grace_nanousd >= 0", name="account_grace"),
+    )
+
+    account_id: str = Field(primary_key=True, sa_type=_ID)
+    available_nanousd: int = Field(sa_type=BigInteger)
+    grace_nanousd: int | None = Field(default=None, sa_type=BigInteger)  # none until terms are set or a credit comes
+    overflow_nanousd: int = Field(sa_type=BigInteger)
+    credited_nanousd: int = Field(sa_type=BigInteger)
+    charged_nanousd: int = Field(sa_type=BigInteger)
+    create_time_us: int = Field(sa_type=BigInteger)
+
+
+class SpoolRow(UsageRow, table=True):
+    """The last incarnation of each spool; locked while the next is made."""
+
+    __tablename__ = "spool"
+
+    spool_uuid: str = Field(primary_key=True, sa_type=_ID)
+    incarnation: int = Field(sa_type=BigInteger)
+
+
+class SessionRow(UsageRow, table=True):
+    """One incarnation of one spool. Locked first by whatever touches its leases."""
+
+    __tablename__ = "session"
+    __table_args__ = (
+        UniqueConstraint("spool_uuid", "open_request_id", name="session_open_request_id"),
+        Index("session_state", "state", "heartbeat_time_us"),
+    )
+
+    spool_uuid: str = Field(primary_key=True, sa_type=_ID)
+    incarnation: int = Field(primary_key=True, sa_type=BigInteger)
+    open_request_id: str = Field(sa_type=_ID)
+    edge_name: str = Field(max_length=200)
+    state: int = Field(sa_type=SmallInteger)
+    next_seq: int = Field(sa_type=BigInteger)
+    released_nanousd: int = Field(sa_type=BigInteger)
+    heartbeat_time_us: int = Field(sa_type=BigInteger)
+    create_time_us: int = Field(sa_type=BigInteger)
+
+
+class LeaseRow(UsageRow, table=True):
+    """Funds of one account, set aside for one session. `last_*` is the answer to `acquire_seq`."""
+
+    __tablename__ = "lease"
+    __table_args__ = (
+        CheckConstraint(
+            "settled_nanousd >= 0 AND returned_nanousd >= 0 AND settled_nanousd + returned_nanousd <= granted_nanousd",
+            name="lease_conserved",
+        ),
+        Index("lease_session", "spool_uuid", "incarnation"),
+        Index("lease_account_open", "account_id", "closed"),
+    )
+
+    lease_id: str = Field(primary_key=True, sa_type=_ID)
+    account_id: str = Field(sa_type=_ID)
+    spool_uuid: str = Field(sa_type=_ID)
+    incarnation: int = Field(sa_type=BigInteger)
+    granted_nanousd: int = Field(sa_type=BigInteger)
+    settled_nanousd: int = Field(sa_type=BigInteger)
+    returned_nanousd: int = Field(sa_type=BigInteger)
+    overflow_nanousd: int = Field(sa_type=BigInteger)
+    acquire_seq: int = Field(sa_type=BigInteger)
+    last_granted_nanousd: int = Field(sa_type=BigInteger)
+    last_near_limit: bool
+    last_available_nanousd: int = Field(sa_type=BigInteger)
+    closed: bool
+    create_time_us: int = Field(sa_type=BigInteger)
+
+
+class UsageEventRow(UsageRow, table=True):
+    """One request's outcome. `day` is taken from the request id, so that the key works on partitions by time."""
+
+    __tablename__ = "usage_event"
+    __table_args__ = (Index("usage_event_account", "account_id", "end_time_us", "request_id"),)
+
+    day: int = Field(primary_key=True, sa_type=SmallInteger)  # since 1970-01-01; 32,767 days are 89 years
+    request_id: str = Field(primary_key=True, sa_type=_ID)
+    lease_id: str = Field(sa_type=_ID)
+    account_id: str = Field(sa_type=_ID)
+    key_id: str = Field(max_length=100)
+    model_id: str = Field(max_length=200)
+    deployment_id: str = Field(max_length=200)
+    resource: int = Field(sa_type=SmallInteger)
+    admit_time_us: int = Field(sa_type=BigInteger)
+    end_time_us: int = Field(sa_type=BigInteger)
+    status_code: int
+    streamed: bool
+    outcome: int = Field(sa_type=SmallInteger)
+    source: int = Field(sa_type=SmallInteger)
+    ending: int = Field(sa_type=SmallInteger)
+    prompt_tokens: int = Field(sa_type=BigInteger)
+    completion_tokens: int = Field(sa_type=BigInteger)
+    cached_tokens: int = Field(sa_type=BigInteger)
+    cache_write_tokens: int = Field(sa_type=BigInteger)
+    reasoning_tokens: int = Field(sa_type=BigInteger)
+    audio_tokens: int = Field(sa_type=BigInteger)
+    image_tokens: int = Field(sa_type=BigInteger)
+    images: int = Field(sa_type=BigInteger)
+    price_version: str = Field(max_length=100)
+    hold_nanousd: int = Field(sa_type=BigInteger)
+    plausible_tokens_max: int = Field(sa_type=BigInteger)
+    first_byte_ms: int = Field(sa_type=BigInteger)
+    duration_ms: int = Field(sa_type=BigInteger)
+    attempts: bytes = Field(sa_type=LargeBinary)
+    charged_nanousd: int = Field(sa_type=BigInteger)
+    overflow_nanousd: int = Field(sa_type=BigInteger)
+    spool_uuid: str = Field(sa_type=_ID)
+    incarnation: int = Field(sa_type=BigInteger)
+    seq: int = Field(sa_type=BigInteger)
+
+
+class PriceVersionRow(UsageRow, table=True):
+    """The vector that was first seen of a price version. Exact decimals in text: SQLite's NUMERIC is a float."""
+
+    __tablename__ = "price_version"
+
+    price_version: str = Field(primary_key=True, max_length=100)
+    prompt: str = Field(max_length=50)
+    completion: str = Field(max_length=50)
+    input_cache_read: str = Field(max_length=50)
+    input_cache_write: str = Field(max_length=50)
+    image: str = Field(max_length=50)
+    request: str = Field(max_length=50)
+
+
+class EntryRow(UsageRow, table=True):
+    """One balanced pair of the ledger. Never updated, never deleted."""
+
+    __tablename__ = "entry"
+    __table_args__ = (
+        CheckConstraint("amount_nanousd > 0", name="entry_amount"),
+        CheckConstraint("debit_account_id <> credit_account_id", name="entry_pair"),
+        CheckConstraint("account_id IN (debit_account_id, credit_account_id)", name="entry_account"),
+        Index("entry_account_id", "account_id", "entry_id"),
+    )
+
+    # SQLite numbers rows by itself only where the key is its own INTEGER.
+    entry_id: int | None = Field(
+        default=None,
+        sa_column=Column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True),
+    )
+    kind: int = Field(sa_type=SmallInteger)
+    account_id: str = Field(sa_type=_ID)
+    debit_account_id: str = Field(sa_type=_ID)
+    credit_account_id: str = Field(sa_type=_ID)
+    amount_nanousd: int = Field(sa_type=BigInteger)
+    overflow_nanousd: int = Field(sa_type=BigInteger)
+    request_id: str = Field(sa_type=_ID)
+    note: str = Field(max_length=500)
+    create_time_us: int = Field(sa_type=BigInteger)
+
+
+class QuarantineRow(UsageRow, table=True):
+    """A record that was not posted, as it came. Charged to nobody."""
+
+    __tablename__ = "quarantine"
+
+    spool_uuid: str = Field(primary_key=True, sa_type=_ID)
+    incarnation: int = Field(primary_key=True, sa_type=BigInteger)
+    seq: int = Field(primary_key=True, sa_type=BigInteger)
+    reason: str = Field(max_length=100)
+    record: bytes = Field(sa_type=LargeBinary)
+    create_time_us: int = Field(sa_type=BigInteger)
+
+
+class FinishedWriteRow(UsageRow, WriteRowFields, table=True):
+    """First answers of operators' writes, see chassis/once.py."""
+
+    __tablename__ = "finished_write"
