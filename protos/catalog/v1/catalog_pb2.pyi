@@ -222,7 +222,9 @@ class Model(_message.Message):
 
     @_builtins.property
     def prices(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceVersion]:
-        """Every version known, by effective_time; the last whose effective_time is not in the future holds."""
+        """By effective_time; the last whose effective_time is not in the future holds. The first is never in the future.
+        Holds those to come, the one in force, and those that ended within a day.
+        """
 
     def __init__(
         self,
@@ -681,7 +683,7 @@ class ApplyDocumentRequest(_message.Message):
     DOCUMENT_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Made by the first sender; a repeat returns the first answer."""
+    """Made by the first sender; a repeat returns the first answer. A dry run needs none."""
     document: _builtins.str
     """YAML in UTF-8, at most 4 MiB."""
     dry_run: _builtins.bool
@@ -745,7 +747,9 @@ class Change(_message.Message):
     subject: _builtins.str
     """For instance "model Qwen/Qwen3.6-35B-A3B" or "deployment local"."""
     field: _builtins.str
-    """For instance "price.prompt"; empty where the whole subject comes or goes."""
+    """For instance "price.prompt", or "price from 2027-01-01T00:00:00Z" for a price that is still to come; empty where the
+    whole subject comes or goes, and then the value is the subject in brief.
+    """
     before: _builtins.str
     """The value before; empty if there was none."""
     after: _builtins.str
@@ -795,7 +799,7 @@ class GetDocumentResponse(_message.Message):
     document: _builtins.str
     """YAML as it was applied."""
     number: _builtins.int
-    """The snapshot that it made."""
+    """The newest snapshot when it was applied: the one that it made, or the one that it agreed with."""
     def __init__(
         self,
         *,

@@ -261,14 +261,16 @@ class CatalogAdminServiceServicer:
 
     def ApplyDocument(self, request, context):
         """Makes the catalog equal to a document, or says what that would change. A bad document is refused whole:
-        INVALID_ARGUMENT with reason CATALOG_INVALID and one field violation per fault ("line 12: ...").
+        INVALID_ARGUMENT with reason CATALOG_INVALID and one field violation per fault ("line 12: ..."), 50 at most.
+        Prices never change backwards: one that differs from the price in force holds from the moment of application on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetDocument(self, request, context):
-        """The document that made the newest snapshot, to edit and apply again.
+        """The document that was applied last, comments and all, to edit and apply again. NOT_FOUND with reason CATALOG_EMPTY
+        before the first one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

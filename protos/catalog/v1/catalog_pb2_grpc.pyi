@@ -105,10 +105,13 @@ class CatalogAdminServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CatalogAdminServiceAsyncStub: ...
     ApplyDocument: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.ApplyDocumentRequest, _catalog_pb2.ApplyDocumentResponse]
     """Makes the catalog equal to a document, or says what that would change. A bad document is refused whole:
-    INVALID_ARGUMENT with reason CATALOG_INVALID and one field violation per fault ("line 12: ...").
+    INVALID_ARGUMENT with reason CATALOG_INVALID and one field violation per fault ("line 12: ..."), 50 at most.
+    Prices never change backwards: one that differs from the price in force holds from the moment of application on.
     """
     GetDocument: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.GetDocumentRequest, _catalog_pb2.GetDocumentResponse]
-    """The document that made the newest snapshot, to edit and apply again."""
+    """The document that was applied last, comments and all, to edit and apply again. NOT_FOUND with reason CATALOG_EMPTY
+    before the first one.
+    """
 
 @_typing.type_check_only
 class CatalogAdminServiceAsyncStub(CatalogAdminServiceStub):
@@ -117,10 +120,13 @@ class CatalogAdminServiceAsyncStub(CatalogAdminServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ApplyDocument: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ApplyDocumentRequest, _catalog_pb2.ApplyDocumentResponse]  # type: ignore[assignment]
     """Makes the catalog equal to a document, or says what that would change. A bad document is refused whole:
-    INVALID_ARGUMENT with reason CATALOG_INVALID and one field violation per fault ("line 12: ...").
+    INVALID_ARGUMENT with reason CATALOG_INVALID and one field violation per fault ("line 12: ..."), 50 at most.
+    Prices never change backwards: one that differs from the price in force holds from the moment of application on.
     """
     GetDocument: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetDocumentRequest, _catalog_pb2.GetDocumentResponse]  # type: ignore[assignment]
-    """The document that made the newest snapshot, to edit and apply again."""
+    """The document that was applied last, comments and all, to edit and apply again. NOT_FOUND with reason CATALOG_EMPTY
+    before the first one.
+    """
 
 class CatalogAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """For operators."""
@@ -132,7 +138,8 @@ class CatalogAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_pb2.ApplyDocumentResponse, _abc.Awaitable[_catalog_pb2.ApplyDocumentResponse]]:
         """Makes the catalog equal to a document, or says what that would change. A bad document is refused whole:
-        INVALID_ARGUMENT with reason CATALOG_INVALID and one field violation per fault ("line 12: ...").
+        INVALID_ARGUMENT with reason CATALOG_INVALID and one field violation per fault ("line 12: ..."), 50 at most.
+        Prices never change backwards: one that differs from the price in force holds from the moment of application on.
         """
 
     @_abc_1.abstractmethod
@@ -141,6 +148,8 @@ class CatalogAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_pb2.GetDocumentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_pb2.GetDocumentResponse, _abc.Awaitable[_catalog_pb2.GetDocumentResponse]]:
-        """The document that made the newest snapshot, to edit and apply again."""
+        """The document that was applied last, comments and all, to edit and apply again. NOT_FOUND with reason CATALOG_EMPTY
+        before the first one.
+        """
 
 def add_CatalogAdminServiceServicer_to_server(servicer: CatalogAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

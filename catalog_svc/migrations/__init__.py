@@ -1,0 +1,1 @@
+"""The history of catalog_svc's schema."""
