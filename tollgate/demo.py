@@ -1,0 +1,112 @@
+"""The demo account of `make run`: made on the first start, kept afterwards."""
+
+import os
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from chassis.faults import NotFound
+from protos.auth.v1 import auth_pb2
+from protos.usage.v1 import usage_pb2
+from tollgate.local_model import MODEL_ID
+from tollgate.money import nanousd_from_usd, usd_from_nanousd
+from tollgate.narration import Narration
+from tollgate.services import Services
+
+ACCOUNT_NAME = "demo"
+_CREDIT_USD = "5.00"
+_KEY_VARIABLE = "KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """The demo account; `secret` is its key's, on the first start only."""
+
+    secret: str | None
+    balance_usd: str
+
+
+async def prepare_demo(services: Services) -> Demo:
+    """Makes account, credit and key, each under an id of its own: a start that was cut short is only finished."""
+    account_request = auth_pb2.CreateAccountRequest(request_id="demo-account", name=ACCOUNT_NAME)
+    try:
+        account = await services.account(ACCOUNT_NAME)
+    except NotFound:
+        account = (await services.call(services.auth_admin.CreateAccount, account_request)).account
+    credit = usage_pb2.GrantCreditRequest(
+        request_id=f"demo-credit-{account.account_id}",
+        account_id=account.account_id,
+        amount_nanousd=nanousd_from_usd(_CREDIT_USD),
+        kind=usage_pb2.ENTRY_KIND_PROMOTION,
+        note="for trying it out",
+    )
+    await services.call(services.usage_admin.GrantCredit, credit)
+    key = auth_pb2.CreateKeyRequest(
+        request_id=f"demo-key-{account.account_id}",
+        key=auth_pb2.Key(account_id=account.account_id, name="demo", scopes=[auth_pb2.SCOPE_INFERENCE]),
+    )
+    secret = (await services.call(services.auth_admin.CreateKey, key)).secret
+    balance = await services.call(services.usage.GetBalance, usage_pb2.GetBalanceRequest(account_id=account.account_id))
+    return Demo(secret or None, usd_from_nanousd(balance.balance.posted_nanousd))
+
+
+def explain(narration: Narration, demo: Demo, base_url: str, data_dir: Path) -> None:
+    """Says how to use it: to be copied and pasted as it stands."""
+    tollgate = command_line(data_dir)
+    narration.heading("Tollgate is up, with a real model behind it")
+    narration.say(f"  base URL   {base_url}")
+    narration.say(f"  model      {MODEL_ID}")
+    narration.say(f"  account    {ACCOUNT_NAME}, {demo.balance_usd} USD")
+    if demo.secret:
+        narration.say(f"  key        {demo.secret}   (shown this once: nobody can show it again)")
+    else:
+        narration.say("  key        the one that the first start showed; another one is made by")
+        narration.say(f"             {tollgate} keys create {ACCOUNT_NAME}")
+    narration.heading("Ask it something, from another terminal")
+    narration.code(f"{_KEY_VARIABLE}={demo.secret or 'the-key'}\n\n{_curl(base_url)}")
+    narration.heading("The same with the OpenAI SDK for Python (pip install openai)")
+    narration.code(_python(base_url, demo.secret or "the-key"))
+    narration.heading("What that cost")
+    narration.code(f"{tollgate} balance {ACCOUNT_NAME}\n{tollgate} usage {ACCOUNT_NAME}")
+    narration.say("\nCtrl-C stops everything; balances and keys stay.")
+
+
+def command_line(data_dir: Path) -> str:
+    """How to run this command from the folder where it was started: short where the shell finds it."""
+    program = Path(sys.argv[0])
+    found = shutil.which("tollgate")
+    if program.name != "tollgate":
+        shown = f"{shlex.quote(sys.executable)} -m tollgate"
+    elif found and Path(found).resolve() == program.resolve():
+        shown = "tollgate"
+    else:
+        absolute = program.absolute()
+        shown = os.path.relpath(absolute) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+    if data_dir == Path.cwd() / ".tollgate":
+        return shown
+    return f"TOLLGATE_COMMAND_DATA_DIR={shlex.quote(str(data_dir))} {shown}"
+
+
+def _curl(base_url: str) -> str:
+    return f"""\
+curl {base_url}/chat/completions \\
+  -H "Authorization: Bearer ${_KEY_VARIABLE}" \\
+  -H "Content-Type: application/json" \\
+  -d '{{"model": "{MODEL_ID}", "max_tokens": 60,
+       "messages": [{{"role": "user", "content": "What is a tollgate?"}}]}}'"""
+
+
+def _python(base_url: str, key: str) -> str:
+    return f"""\
+from openai import OpenAI
+
+client = OpenAI(base_url="{base_url}", api_key="{key}")
+answer = client.chat.completions.create(
+    model="{MODEL_ID}",
+    max_tokens=60,
+    messages=[{{"role": "user", "content": "What is a tollgate?"}}],
+)
+print(answer.choices[0].message.content)
+print(answer.usage)"""

@@ -1,0 +1,52 @@
+"""How a command fails: one line that says what is wrong, and what to do next."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from chassis.faults import Fault
+
+# What to do next, where the service that raised the fault cannot know it. By reason.
+_NEXT_STEPS = {
+    "ACCOUNT_NOT_FOUND": "`tollgate accounts list` shows them all",
+    "ACCOUNT_NAME_TAKEN": "choose another name, or use the account that has it",
+    "KEY_NOT_FOUND": "`tollgate keys list ACCOUNT` shows an account's keys with their ids",
+    "MODEL_NOT_FOUND": "`tollgate models list` shows them all",
+    "CATALOG_EMPTY": "apply a document: `tollgate models apply FILE`",
+    "INSUFFICIENT_FUNDS": "`tollgate balance ACCOUNT` shows what there is; --force takes it all the same",
+    "REQUEST_ID_REUSED": "leave --request-id away to make a new one",
+}
+
+
+class CommandFailed(Exception):
+    """The command cannot do what it was asked to. `reason` is UPPER_SNAKE and stable; the message is for people."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+def report(failure: CommandFailed | Fault, *, as_json: bool) -> None:
+    """Tells on standard error what went wrong: lines for people, or one JSON object."""
+    violations = failure.violations if isinstance(failure, Fault) else ()
+    message = failure.message
+    if as_json:
+        error: dict[str, object] = {"reason": failure.reason, "message": message}
+        if violations:
+            error["violations"] = [{"field": each.field, "message": each.message} for each in violations]
+        print(json.dumps({"error": error}), file=sys.stderr)
+        return
+    print(f"tollgate: {_with_next_step(failure.reason, message)}", file=sys.stderr)
+    for line in _lines([f"{each.field}: {each.message}" for each in violations], message):
+        print(f"  {line}", file=sys.stderr)
+
+
+def _with_next_step(reason: str, message: str) -> str:
+    step = _NEXT_STEPS.get(reason)
+    return f"{message.rstrip('.')}; {step}" if step and step not in message else message
+
+
+def _lines(violations: Sequence[str], message: str) -> list[str]:
+    """The violations that the message does not tell already."""
+    return [line for line in violations if line not in message and line.partition(": ")[2] not in message]

@@ -1,0 +1,54 @@
+"""`tollgate migrate`: brings each service's database to the schema that this code needs."""
+
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from chassis.settings import SettingsInvalid, load
+from tollgate.failure import CommandFailed
+from tollgate.options import AsJson
+from tollgate.output import Document, show, table
+from tollgate.processes import SERVICES, Service
+
+
+def migrate(
+    service: Annotated[
+        list[Service] | None, typer.Argument(help="Which databases; all three unless named.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Migrates the databases that TOLLGATE_AUTH_DATABASE_URL and its like name. Safe to repeat."""
+    revisions = {name: migrate_service(name) for name in (service or SERVICES)}
+    document: Document = {"revisions": revisions}
+    show(
+        document,
+        as_json,
+        lambda _: table(["DATABASE", "REVISION"], ([f"{name}_svc", revision] for name, revision in revisions.items())),
+    )
+
+
+def migrate_service(name: str) -> str:
+    """Migrates one service's database, by that service's own settings. Returns the revision that it is at now.
+
+    Raises:
+        SettingsInvalid: the service's settings are wrong.
+        CommandFailed: the database cannot be reached or cannot be migrated (MIGRATION_FAILED).
+    """
+    # Late, since these load the database's libraries, which no other command needs.
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from chassis.migration import migrate_now
+
+    settings = load(SERVICES[Service(name)].settings_type())
+    migrations = import_module(f"{name}_svc.migrations")
+    url = settings.database_url.get_secret_value()
+    try:
+        return migrate_now(url, migrations, schema=settings.database_schema)
+    except (SQLAlchemyError, OSError, ValueError) as error:
+        # str(error) may hold SQL and parameters, never the URL's password; its first line says what happened.
+        first_line = str(error).splitlines()[0]
+        raise CommandFailed("MIGRATION_FAILED", f"{name}_svc's database cannot be migrated: {first_line}") from error
+
+
+__all__ = ["SettingsInvalid", "migrate", "migrate_service"]

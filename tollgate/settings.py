@@ -1,0 +1,31 @@
+"""Where the command finds the services."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from chassis.settings import PositiveSeconds
+
+Address = Annotated[str, Field(pattern=r"^$|^\S+:\d{1,5}$")]
+
+
+class CommandSettings(BaseSettings):
+    """What the command can be told; each address that is not set is read from what `tollgate up` wrote."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TOLLGATE_COMMAND_", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    data_dir: Path = Field(
+        Path(".tollgate"), description="Folder of `tollgate up`: databases, secrets, logs, and where its services are."
+    )
+    auth_address: Address = Field("", description="host:port of auth_svc; empty means the one that `tollgate up` runs.")
+    catalog_address: Address = Field(
+        "", description="host:port of catalog_svc; empty means the one that `tollgate up` runs."
+    )
+    usage_address: Address = Field(
+        "", description="host:port of usage_svc; empty means the one that `tollgate up` runs."
+    )
+    timeout_s: PositiveSeconds = Field(15.0, description="How long one call to a service may take.")
