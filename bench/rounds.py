@@ -109,7 +109,7 @@ def _measure_memory(target: Target, found: Measurements, plan: Plan) -> None:
         client.stdin.close()
         answer = json.loads(client.stdout.readline() or "{}")
         if line.strip() != "open" or answer.get("failures"):
-            raise RuntimeError(f"{target.name} did not hold {count} streams: {line} {answer}")
+            raise RuntimeError(f"{target.name} did not hold {count} streams: {line} {str(answer)[:300]}")
     for role, peak in peaks.items():
         found.add(f"{role}_mb_at_open_streams", peak)
 
@@ -122,7 +122,7 @@ def _load(target: Target, *, stream: bool, connections: int, requests: int, rate
         raise RuntimeError(f"the load on {target.name} failed: {load}")
     result = Result(**json.loads(text))
     if result.failures or result.completed != requests:
-        raise RuntimeError(f"{target.name} answered {result.completed} of {requests}: {result.failures}")
+        raise RuntimeError(f"{target.name} answered {result.completed} of {requests}: {result.failures[:3]}")
     return result
 
 

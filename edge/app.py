@@ -90,12 +90,12 @@ class App:
     def _finish(self, record: RequestRecord) -> None:
         now_s = time.monotonic()
         duration_s = now_s - record.started_at_s
-        model = record.model
-        metrics.REQUESTS.labels(record.endpoint, model, str(record.status)).inc()
-        metrics.DURATION.labels(record.endpoint, model).observe(duration_s)
+        meters = metrics.request_meters(record.endpoint, record.model, record.status)
+        meters.requests.inc()
+        meters.duration.observe(duration_s)
         if record.first_byte_at_s:
-            metrics.FIRST_BYTE.labels(record.endpoint, model).observe(record.first_byte_at_s - record.started_at_s)
-            metrics.OVERHEAD.labels(record.endpoint).observe(max(0.0, duration_s - record.upstream_s))
+            meters.first_byte.observe(record.first_byte_at_s - record.started_at_s)
+            meters.overhead.observe(max(0.0, duration_s - record.upstream_s))
         self._access_log.write(record, now_s)
 
 

@@ -8,7 +8,7 @@ from edge.access.key_cache import Grant
 from edge.http.record import RequestRecord
 from edge.metering.meter import Admission, Meter
 from edge.openai.ask import Ask
-from edge.routing.snapshot import CHAT, Deployment, Model, PricePoint
+from edge.routing.snapshot import CHAT, RESPONSES, Deployment, Model, PricePoint
 from edge.upstream.connection import Call
 from pricing import TokenUsage, charge_nanousd
 from protos.usage.v1 import usage_pb2
@@ -16,6 +16,7 @@ from protos.usage.v1 import usage_pb2
 _log = logger(__name__)
 
 EVENT_SCHEMA = 1
+RESOURCE_TO_PB = {CHAT: usage_pb2.RESOURCE_CHAT_COMPLETIONS, RESPONSES: usage_pb2.RESOURCE_RESPONSES}
 
 _OUTCOMES = {
     usage_pb2.OUTCOME_MEASURED: "measured",
@@ -109,7 +110,7 @@ class Bill:
             )
         charge = charge_nanousd(usage, self._point.price) if plausible(usage, self._tokens_max) else 0
         self._record.usage, self._record.charge_nanousd = usage, charge
-        count_tokens(self._model.model_id, usage, charge)
+        metrics.count_tokens(self._model.model_id, usage, charge)
         await self._finish(usage_pb2.OUTCOME_MEASURED, source, status, ending, usage, charge)
 
     async def settle_unmetered(self, status: int, ending: "usage_pb2.Ending.ValueType") -> None:
@@ -149,15 +150,13 @@ class Bill:
         if self._first_byte_at_s:
             record.upstream_s += max(0.0, now_s - self._attempt_started_at_s)
         record.ending = _ENDINGS[ending]
-        metrics.OUTCOMES.labels(_OUTCOMES[outcome], _ENDINGS[ending]).inc()
+        metrics.outcomes(_OUTCOMES[outcome], _ENDINGS[ending]).inc()
         event = usage_pb2.UsageEvent(
             schema=EVENT_SCHEMA,
-            request_id=record.request_id,
-            account_id=self._grant.account_id,
             key_id=self._grant.key_id,
             model_id=self._model.model_id,
             deployment_id=record.deployment_id,
-            resource=usage_pb2.RESOURCE_CHAT_COMPLETIONS if self._resource == CHAT else usage_pb2.RESOURCE_RESPONSES,
+            resource=RESOURCE_TO_PB[self._resource],
             status_code=status,
             streamed=self._ask.stream,
             outcome=outcome,
@@ -199,18 +198,3 @@ def tokens_to_pb(usage: TokenUsage) -> usage_pb2.TokenCounts:
         image_tokens=usage.image_tokens,
         images=usage.images,
     )
-
-
-def count_tokens(model_id: str, usage: TokenUsage, charge: int) -> None:
-    """Adds to the metrics of tokens and cost."""
-    for kind, count in (
-        ("prompt", usage.prompt_tokens),
-        ("cached", usage.cached_tokens),
-        ("cache_write", usage.cache_write_tokens),
-        ("completion", usage.completion_tokens),
-        ("reasoning", usage.reasoning_tokens),
-    ):
-        if count > 0:
-            metrics.TOKENS.labels(model_id, kind).inc(count)
-    if charge > 0:
-        metrics.COST.labels(model_id).inc(charge)

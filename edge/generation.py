@@ -17,7 +17,7 @@ from chassis.clock import Clock
 from edge import metrics
 from edge.access.bearer import grant_of
 from edge.access.key_cache import Grant, KeyCache
-from edge.bill import Bill
+from edge.bill import RESOURCE_TO_PB, Bill
 from edge.http.answer import Answer, Sent, simple_answer
 from edge.http.body import ClientGone, read_body
 from edge.http.protocol import Request
@@ -175,8 +175,13 @@ class Generator:
             raise errors.unavailable(f"`{model.model_id}` has no price yet.", retry_after_s=60)
         hold = hold_nanousd(*token_bounds(model, ask), point.price, ask.images)
         try:
-            admission = self._meter.try_admit(record.request_id, grant.account_id, hold) or await self._meter.admit(
-                record.request_id, grant.account_id, hold
+            admission = await self._meter.admit(
+                record.request_id,
+                grant.account_id,
+                hold,
+                key_id=grant.key_id,
+                model_id=model.model_id,
+                resource=RESOURCE_TO_PB[resource],
             )
         except FundsUsedUp:
             raise errors.insufficient_balance("Add credit to the account, then send the request again.") from None
@@ -326,13 +331,13 @@ class Generator:
             if cannot_serve:
                 self._health.failed(deployment.deployment_id, time.monotonic())
                 plan.bill.ended_attempt("status", call.status, time.monotonic())
-                metrics.ATTEMPTS.labels(deployment.deployment_id, "status").inc()
+                metrics.attempts(deployment.deployment_id, "status").inc()
                 if not last:
                     continue
             else:
                 self._health.worked(deployment.deployment_id)
                 plan.bill.ended_attempt("", call.status, time.monotonic())
-                metrics.ATTEMPTS.labels(deployment.deployment_id, "ok").inc()
+                metrics.attempts(deployment.deployment_id, "ok").inc()
             return call
         assert failure is not None  # there is at least one deployment, and each one failed
         error = _error_from_failure(failure)
@@ -360,7 +365,7 @@ class Generator:
         now_s = time.monotonic()
         self._health.failed(deployment.deployment_id, now_s)
         plan.bill.ended_attempt(failure.kind, 0, now_s)
-        metrics.ATTEMPTS.labels(deployment.deployment_id, failure.kind).inc()
+        metrics.attempts(deployment.deployment_id, failure.kind).inc()
 
 
 def token_bounds(model: Model, ask: Ask) -> tuple[int, int]:

@@ -1,6 +1,11 @@
 """What the edge tells Prometheus. docs/metrics.md describes each; a test holds the two together. No ids as labels."""
 
+from functools import lru_cache
+from typing import NamedTuple
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from pricing import TokenUsage
 
 DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 OVERHEAD_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -57,3 +62,64 @@ CATALOG_NUMBER = Gauge("tollgate_catalog_number", "Number of the catalog snapsho
 CREDENTIALS_MISSING = Gauge(
     "tollgate_upstream_credentials_missing", "Deployments left out since their credential is not to be found here."
 )
+
+
+# `labels()` takes a lock and builds a key each time, which is more than counting costs: what a request needs is found
+# once per combination of labels. The bounds are far above what a catalog makes.
+_COMBINATIONS_MAX = 50_000
+
+
+class RequestMeters(NamedTuple):
+    """What one combination of endpoint, model and status counts into."""
+
+    requests: Counter
+    duration: Histogram
+    first_byte: Histogram
+    overhead: Histogram
+
+
+@lru_cache(_COMBINATIONS_MAX)
+def request_meters(endpoint: str, model: str, status: int) -> RequestMeters:
+    """The meters of a finished request."""
+    return RequestMeters(
+        REQUESTS.labels(endpoint, model, str(status)),
+        DURATION.labels(endpoint, model),
+        FIRST_BYTE.labels(endpoint, model),
+        OVERHEAD.labels(endpoint),
+    )
+
+
+@lru_cache(_COMBINATIONS_MAX)
+def _token_meters(model: str) -> tuple[Counter, Counter, Counter, Counter, Counter, Counter]:
+    kinds = ("prompt", "completion", "cached", "cache_write", "reasoning")
+    prompt, completion, cached, cache_write, reasoning = (TOKENS.labels(model, kind) for kind in kinds)
+    return prompt, completion, cached, cache_write, reasoning, COST.labels(model)
+
+
+def count_tokens(model: str, usage: TokenUsage, charge_nanousd: int) -> None:
+    """Adds a measured request to the counters of tokens and cost. Counters do not go down: negatives are left out."""
+    prompt, completion, cached, cache_write, reasoning, cost = _token_meters(model)
+    if usage.prompt_tokens > 0:
+        prompt.inc(usage.prompt_tokens)
+    if usage.completion_tokens > 0:
+        completion.inc(usage.completion_tokens)
+    if usage.cached_tokens > 0:
+        cached.inc(usage.cached_tokens)
+    if usage.cache_write_tokens > 0:
+        cache_write.inc(usage.cache_write_tokens)
+    if usage.reasoning_tokens > 0:
+        reasoning.inc(usage.reasoning_tokens)
+    if charge_nanousd > 0:
+        cost.inc(charge_nanousd)
+
+
+@lru_cache(_COMBINATIONS_MAX)
+def attempts(deployment: str, result: str) -> Counter:
+    """The counter of one kind of attempt."""
+    return ATTEMPTS.labels(deployment, result)
+
+
+@lru_cache(_COMBINATIONS_MAX)
+def outcomes(outcome: str, ending: str) -> Counter:
+    """The counter of one kind of outcome."""
+    return OUTCOMES.labels(outcome, ending)
