@@ -31,7 +31,6 @@ _POSTGRES_TYPES: tuple[tuple[type[sa_types.TypeEngine[Any]], str], ...] = (
     (sa_types.Integer, "integer"),
     (sa_types.Boolean, "boolean"),
     (LargeBinary, "bytea"),
-    (sa_types.String, "text"),
 )
 
 
@@ -148,7 +147,8 @@ def _sqlite_insert(table: Table, columns: tuple[str, ...]) -> str:
 
 def _postgres_type(table: Table, column: str) -> str:
     kind = table.c[column].type
-    return next(name for type_, name in _POSTGRES_TYPES if isinstance(kind, type_))
+    # What is none of these is a text: SQLModel's own type for one is not a subclass of SQLAlchemy's.
+    return next((name for type_, name in _POSTGRES_TYPES if isinstance(kind, type_)), "text")
 
 
 def _sqlite_params(params: Row) -> tuple[Any, ...]:
