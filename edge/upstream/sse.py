@@ -32,12 +32,11 @@ class EventSplitter:
     for it: that LF belongs wherever the last piece went.
     """
 
-    __slots__ = ("_after_cr", "_max_event_bytes", "_pending", "_pending_has_cr", "_started", "late_line_feed")
+    __slots__ = ("_after_cr", "_max_event_bytes", "_pending", "_started", "late_line_feed")
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max_event_bytes = max_event_bytes
         self._pending = bytearray()
-        self._pending_has_cr = False
         self._started = False
         self._after_cr = False
         self.late_line_feed = False
@@ -79,7 +78,6 @@ class EventSplitter:
             end = _piece_end(data, position, position, has_cr)
             if end < 0:
                 self._pending += memoryview(data)[position:]
-                self._pending_has_cr = has_cr
                 self._check(size - position)
                 return pieces
             self._check(end - position)
@@ -100,8 +98,8 @@ class EventSplitter:
         pending = self._pending
         search_from = max(0, len(pending) - _OVERLAP)
         pending += memoryview(data)[position:]
-        self._pending_has_cr |= has_cr
-        end = _piece_end(pending, 0, search_from, self._pending_has_cr)
+        # An end that needs a CR needs one in `data`: a pending CR has ended its line, and an LF after it belongs to it.
+        end = _piece_end(pending, 0, search_from, has_cr)
         if end < 0:
             self._check(len(pending))
             return b""

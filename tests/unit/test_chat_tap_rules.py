@@ -31,6 +31,17 @@ def test_a_plain_event_is_passed_on_as_the_object_that_it_is() -> None:
     assert tap.delivered_events == 9
 
 
+@pytest.mark.parametrize("begun", [b"id: 1\n", b"event: chunk\n", b"data: {}\n", b": working on ", b"event: x\r"])
+def test_a_read_that_begins_inside_an_event_is_not_taken_for_whole_events(begun: bytes) -> None:
+    for tap, plain in (
+        (chat_tap(Carry.CARRY), event(chunk("a"))),
+        (responses_tap(), b'event: response.output_text.delta\ndata: {"delta":"a"}\n\n'),
+    ):
+        out = [tap.feed(data) for data in (plain, plain, begun, plain, plain)]
+        assert b"".join(out) == plain * 2 + begun + plain * 2
+        assert out[2] == b""
+
+
 def test_text_with_a_quote_or_a_backslash_does_not_hide_what_follows_it() -> None:
     head = event(chunk("a", finish=None))
     for text in ('x","finish_reason":"stop', "x\\", '"', '\\"', "\\\\"):

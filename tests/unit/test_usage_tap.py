@@ -76,7 +76,7 @@ def streams(draw: st.DrawFn) -> bytes:
             lines.insert(draw(st.integers(0, len(lines))), other)
         stream += b"".join(line + draw(end) for line in lines) + draw(end)
     for _ in range(draw(st.integers(0, 2))):
-        stream += b"data: [DONE]" + draw(end) + draw(end)
+        stream += b"data: [DONE]" + draw(end) + draw(end) + draw(st.sampled_from([b"", event(chunk("late"))]))
     torn = draw(st.integers(0, 3)) == 0
     return stream[: draw(st.integers(0, len(stream)))] if torn else stream
 
