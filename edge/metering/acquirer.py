@@ -1,0 +1,266 @@
+"""Gets funds from usage_svc: one demand per account at a time, many accounts in one call, requests waiting in order."""
+
+import asyncio
+import random
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+
+from chassis.client import call
+from chassis.clock import Clock
+from chassis.faults import FailedPrecondition, Fault, NotFound
+from chassis.log import logger
+from edge.metering import metrics
+from edge.metering.lease import Lease
+from edge.metering.lease_book import LeaseBook
+from edge.metering.refusals import FundsHeld, FundsUsedUp, MeteringRefusal, MeteringUnavailable, UnavailableReason
+from edge.metering.settings import MeteringSettings
+from protos.usage.v1 import usage_pb2, usage_pb2_grpc
+
+_DEMANDS_MAX = 1000  # the contract's, per call
+_REFUSALS_MAX = 10_000
+_UNREACHABLE_S = 0.5  # after a failed call: how long requests that need funds are refused without a new one
+_RETRY_AFTER_S = 1.0
+
+_log = logger(__name__)
+
+_OUTCOME_LABELS = {
+    usage_pb2.LEASE_OUTCOME_GRANTED: "granted",
+    usage_pb2.LEASE_OUTCOME_FUNDS_USED_UP: "funds_used_up",
+    usage_pb2.LEASE_OUTCOME_FUNDS_HELD: "funds_held",
+    usage_pb2.LEASE_OUTCOME_SUPERSEDED: "superseded",
+}
+
+
+@dataclass(slots=True)
+class _Waiter:
+    hold_nanousd: int
+    give_up_time: float  # where funds are merely held: until then they may come back
+    taken: asyncio.Future[None]  # done when the hold was taken for it
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    outcome: int
+    available_nanousd: int
+    hold_nanousd: int  # a smaller one may still be had
+    until: float
+
+    def exception(self) -> MeteringRefusal:
+        if self.outcome == usage_pb2.LEASE_OUTCOME_FUNDS_USED_UP:
+            return FundsUsedUp(self.available_nanousd)
+        return FundsHeld(_RETRY_AFTER_S)
+
+
+class Acquirer:
+    """`hurry(seq)` ships the spool at once and tells whether the record `seq`, a return, is still on its way."""
+
+    def __init__(
+        self,
+        stub: "usage_pb2_grpc.MeteringServiceAsyncStub",
+        settings: MeteringSettings,
+        clock: Clock,
+        hurry: Callable[[int], bool],
+        give_back: Callable[[Lease], None],
+        on_fenced: Callable[[], None],
+    ) -> None:
+        self._stub, self._settings, self._clock = stub, settings, clock
+        self._hurry, self._give_back, self._on_fenced = hurry, give_back, on_fenced
+        self._session = usage_pb2.Session()
+        self._book: LeaseBook | None = None
+        self._pending: dict[str, Lease] = {}
+        self._wake = asyncio.Event()
+        self._refusals: OrderedDict[str, _Refusal] = OrderedDict()
+        self._unreachable_until = float("-inf")
+        self._awaiting_funds: dict[str, Lease] = {}  # accounts whose requests wait for held funds to come back
+        self.waiting: dict[str, deque[_Waiter]] = {}  # requests by account, in order of arrival
+
+    def use(self, session: usage_pb2.Session, book: LeaseBook) -> None:
+        """Begins a session: whoever waited for funds of the one before is refused."""
+        self._session, self._book = session, book
+        self._pending.clear()
+        self._awaiting_funds.clear()
+        self._refusals.clear()
+        for account_id in list(self.waiting):
+            self._refuse_all(account_id, lambda: MeteringUnavailable(UnavailableReason.SESSION_EXPIRED, _RETRY_AFTER_S))
+
+    async def hold(self, account_id: str, hold_nanousd: int) -> Lease:
+        """Takes a hold, after a call for funds where the lease has too little.
+
+        Raises:
+            MeteringRefusal: the account has no funds, or usage_svc cannot be asked.
+        """
+        assert self._book is not None
+        now = self._clock.monotonic()
+        refusal = self._refusals.get(account_id)
+        if refusal is not None and now < refusal.until and hold_nanousd >= refusal.hold_nanousd:
+            raise refusal.exception()
+        if now < self._unreachable_until:
+            raise MeteringUnavailable(UnavailableReason.USAGE_UNREACHABLE, _RETRY_AFTER_S)
+        lease = self._book.ensure(account_id, now)
+        waiter = _Waiter(hold_nanousd, now + self._settings.held_wait_s, asyncio.get_running_loop().create_future())
+        self.waiting.setdefault(account_id, deque()).append(waiter)
+        self._ask(lease)
+        try:
+            await waiter.taken
+        except asyncio.CancelledError:
+            if waiter.taken.done() and not waiter.taken.cancelled() and waiter.taken.exception() is None:
+                lease.release(hold_nanousd)
+            raise
+        return lease
+
+    def refill(self, lease: Lease) -> None:
+        """Asks for more before it runs dry; nobody waits."""
+        self._ask(lease)
+
+    def on_freed(self, lease: Lease) -> None:
+        """A hold has ended here: whoever waits for this account may go on."""
+        self._serve(lease)
+
+    def on_shipped(self) -> None:
+        """Returns may have reached usage_svc: what was merely held may be had now."""
+        for lease in list(self._awaiting_funds.values()):
+            self._ask(lease)
+
+    async def run(self) -> None:
+        """One of several equal tasks; each has one call in flight at most."""
+        while True:
+            await self._wake.wait()
+            leases = list(islice(self._pending.values(), _DEMANDS_MAX))
+            for lease in leases:
+                del self._pending[lease.account_id]
+            if not self._pending:
+                self._wake.clear()
+            if leases:
+                await self._acquire(leases)
+
+    def _ask(self, lease: Lease) -> None:
+        if not lease.is_asking:
+            lease.is_asking = True
+            self._pending[lease.account_id] = lease
+            self._wake.set()
+
+    async def _acquire(self, leases: list[Lease]) -> None:
+        book, now = self._book, self._clock.monotonic()
+        demands = []
+        for lease in leases:
+            holds = [
+                waiter.hold_nanousd for waiter in self.waiting.get(lease.account_id, ()) if not waiter.taken.done()
+            ]
+            demand = lease.demand(now, sum(holds), holds[0] if holds else 0)
+            lease.acquire_seq += 1
+            demands.append(
+                usage_pb2.LeaseDemand(
+                    lease_id=lease.lease_id,
+                    account_id=lease.account_id,
+                    seq=lease.acquire_seq,
+                    want_nanousd=demand.want_nanousd,
+                    min_nanousd=demand.min_nanousd,
+                )
+            )
+        try:
+            response = await call(
+                self._stub.Acquire,
+                usage_pb2.AcquireRequest(session=self._session, demands=demands),
+                timeout_s=self._settings.acquire_timeout_s,
+            )
+        except Fault as fault:
+            metrics.LEASE_REFILLS.labels("failed").inc(len(leases))
+            if book is self._book:
+                self._fail(leases, fault)
+            return
+        finally:
+            for lease in leases:
+                lease.is_asking = False
+        for lease, grant in zip(leases, response.grants, strict=True):
+            metrics.LEASE_REFILLS.labels(_OUTCOME_LABELS[grant.outcome]).inc()
+            if book is self._book:
+                self._take_answer(lease, grant)
+
+    def _take_answer(self, lease: Lease, grant: usage_pb2.LeaseGrant) -> None:
+        account_id = lease.account_id
+        self._awaiting_funds.pop(account_id, None)
+        is_refused = grant.outcome in (usage_pb2.LEASE_OUTCOME_FUNDS_USED_UP, usage_pb2.LEASE_OUTCOME_FUNDS_HELD)
+        had_asked_exactly = lease.asks_exactly
+        lease.grant(grant.granted_total_nanousd, grant.near_limit)
+        if not is_refused:
+            self._refusals.pop(account_id, None)
+        self._serve(lease)
+        waiters = self.waiting.get(account_id)
+        if not waiters:
+            if is_refused:
+                lease.refill_after_time = self._clock.monotonic() + self._settings.refusal_memory_s
+            elif lease.near_limit and lease.free_nanousd > 0 and not lease.open_holds:
+                self._give_back(lease)  # whoever waited for it has gone
+            return
+        if not is_refused:
+            self._ask(lease)
+        elif lease.free_nanousd > 0 and not had_asked_exactly:
+            lease.asks_exactly = True  # what is free already and what is left may be enough together
+            self._ask(lease)
+        else:
+            self._refuse_or_wait(lease, grant)
+
+    def _refuse_or_wait(self, lease: Lease, grant: usage_pb2.LeaseGrant) -> None:
+        waiters = self.waiting[lease.account_id]
+        now, first = self._clock.monotonic(), waiters[0]
+        if (
+            grant.outcome == usage_pb2.LEASE_OUTCOME_FUNDS_HELD
+            and now < first.give_up_time
+            # Held by us, in open requests or in returns that usage_svc has yet to see: it will come back soon.
+            and (self._hurry(lease.return_seq) or lease.open_holds)
+        ):
+            self._awaiting_funds[lease.account_id] = lease
+            loop = asyncio.get_running_loop()
+            loop.call_later(first.give_up_time - now, self._give_up, lease, grant, first)
+            return
+        refusal = _Refusal(
+            grant.outcome, grant.available_nanousd, first.hold_nanousd, now + self._settings.refusal_memory_s
+        )
+        self._refusals[lease.account_id] = refusal
+        self._refusals.move_to_end(lease.account_id)
+        if len(self._refusals) > _REFUSALS_MAX:
+            self._refusals.popitem(last=False)
+        self._refuse_all(lease.account_id, refusal.exception)
+
+    def _give_up(self, lease: Lease, grant: usage_pb2.LeaseGrant, first: _Waiter) -> None:
+        waiters = self.waiting.get(lease.account_id)
+        if waiters and waiters[0] is first and self._awaiting_funds.pop(lease.account_id, None) is lease:
+            first.give_up_time = float("-inf")
+            self._refuse_or_wait(lease, grant)
+
+    def _serve(self, lease: Lease) -> None:
+        """Takes holds for whoever waits, in order, as far as it goes."""
+        waiters = self.waiting.get(lease.account_id)
+        if waiters is None:
+            return
+        now = self._clock.monotonic()
+        while waiters:
+            if not waiters[0].taken.done():
+                if not lease.take(waiters[0].hold_nanousd, now):
+                    return
+                waiters[0].taken.set_result(None)
+            waiters.popleft()
+        del self.waiting[lease.account_id]
+        self._awaiting_funds.pop(lease.account_id, None)
+
+    def _fail(self, leases: list[Lease], fault: Fault) -> None:
+        reason = UnavailableReason.USAGE_UNREACHABLE
+        now = self._clock.monotonic()
+        if isinstance(fault, FailedPrecondition | NotFound):
+            reason = UnavailableReason.SESSION_EXPIRED
+            self._on_fenced()
+        else:
+            # Jitter, so that the edges of a restarted usage_svc do not all ask at the same moment.
+            self._unreachable_until = now + _UNREACHABLE_S * random.uniform(0.5, 1.5)  # noqa: S311
+            _log.warning("funds cannot be acquired", accounts=len(leases), reason=fault.reason, error=fault.message)
+        for lease in leases:
+            lease.refill_after_time = now + _RETRY_AFTER_S
+            self._serve(lease)
+            self._refuse_all(lease.account_id, lambda: MeteringUnavailable(reason, _RETRY_AFTER_S))
+
+    def _refuse_all(self, account_id: str, refusal: Callable[[], MeteringRefusal]) -> None:
+        for waiter in self.waiting.pop(account_id, ()):
+            if not waiter.taken.done():
+                waiter.taken.set_exception(refusal())

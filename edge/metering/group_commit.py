@@ -1,0 +1,149 @@
+"""Makes written records durable: one thread, one sync for all that wait, one wake-up of the event loop per round."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+
+from chassis.log import logger
+from edge.metering import metrics
+from edge.metering.settings import Durability
+from edge.metering.spool_log import SpoolLog
+
+_WRITE_RETRY_S = 0.5
+
+_log = logger(__name__)
+
+
+class Round(asyncio.Future[None]):
+    """What all events of one sync wait for. Shared, so one waiter's cancellation must not cancel it for the others: a
+    cancelled waiter learns of its cancellation when the round ends.
+    """
+
+    def cancel(self, msg: object | None = None) -> bool:
+        return False
+
+
+class GroupCommit:
+    """Lives on the event loop; only `_work` runs in the thread, and touches nothing but the files it is given.
+
+    `on_safe` is called after each round, when more records may be shipped.
+    """
+
+    def __init__(self, durability: Durability, sync_interval_s: float, on_safe: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._durability, self._sync_interval_s, self._on_safe = durability, sync_interval_s, on_safe
+        self._touched: set[SpoolLog] = set()
+        self._is_scheduled = self._is_running = False
+        self._round = Round(loop=self._loop)  # the next to start
+        self._done = Round(loop=self._loop)
+        self._done.set_result(None)
+        self._jobs: SimpleQueue[list[int] | None] = SimpleQueue()
+        self._covered: list[tuple[SpoolLog, int]] = []
+        self._syncing: Round = self._done
+        self._thread = threading.Thread(target=self._work, name="spool-sync", daemon=True)
+        self._thread.start()
+        self.failed: OSError | None = None
+
+    def settle(self, log: SpoolLog) -> asyncio.Future[None]:
+        """To be called after an append; done when what was appended is as durable as the mode promises."""
+        self._touched.add(log)
+        if self._durability is Durability.GROUP:
+            if not self._is_scheduled:
+                self._is_scheduled = True
+                self._loop.call_soon(self._tick)
+            return self._round
+        try:
+            log.flush()
+        except OSError:
+            self._tick_later(_WRITE_RETRY_S)
+            return self._round
+        log.safe_seq = log.next_seq
+        self._tick_later(self._sync_interval_s)
+        return self._done
+
+    async def forget(self, log: SpoolLog) -> None:
+        """Waits until no sync uses a log's files, so that the log can be removed at once."""
+        while self._is_running:
+            await self._syncing
+        self._touched.discard(log)
+
+    def close(self, logs: Iterable[SpoolLog]) -> None:
+        """Writes and syncs what is left, here and now.
+
+        Raises:
+            OSError: the disk refuses; what it has not taken is lost.
+        """
+        self._jobs.put(None)
+        self._thread.join()
+        for log in logs:
+            log.flush()
+            files, next_seq = log.take_unsynced()
+            _sync(files)
+            log.safe_seq = next_seq
+        for waiting in (self._syncing, self._round):
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def _tick_later(self, delay_s: float) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_later(delay_s, self._tick)
+
+    def _tick(self) -> None:
+        """Starts a round, unless one is running: that one's end starts the next."""
+        self._is_scheduled = False
+        try:
+            for log in self._touched:
+                log.flush()
+        except OSError as error:
+            _log.error("spool not writable, will be tried again", error=str(error))
+            self._tick_later(_WRITE_RETRY_S)
+            return
+        if self._is_running or not self._thread.is_alive():
+            return
+        files: list[int] = []
+        for log in self._touched:
+            unsynced, next_seq = log.take_unsynced()
+            files += unsynced
+            self._covered.append((log, next_seq))
+        self._touched.clear()
+        self._syncing, self._round = self._round, Round(loop=self._loop)
+        self._is_running = True
+        self._jobs.put(files)
+
+    def _work(self) -> None:
+        while (files := self._jobs.get()) is not None:
+            start, failure = time.perf_counter(), None
+            try:
+                _sync(files)
+            except OSError as error:
+                failure = error
+            self._loop.call_soon_threadsafe(self._on_synced, time.perf_counter() - start, failure)
+
+    def _on_synced(self, duration_s: float, failure: OSError | None) -> None:
+        metrics.SPOOL_SYNC_DURATION.observe(duration_s)
+        self._is_running = False
+        if failure is not None:
+            # After a failed sync nobody can say what is on the disk. The system still has the records, so they are
+            # shipped and answers end; nothing new is admitted (docs/billing.md, "The spool").
+            _log.error("spool cannot be synced; nothing more is admitted", error=str(failure))
+            self.failed = failure
+        for log, next_seq in self._covered:
+            log.safe_seq = max(log.safe_seq, next_seq)
+            log.close_deleted()
+        self._covered.clear()
+        if not self._syncing.done():
+            self._syncing.set_result(None)
+        if self._touched and self._durability is Durability.GROUP:
+            self._tick()
+        elif self._touched:
+            self._tick_later(self._sync_interval_s)
+        self._on_safe()
+
+
+def _sync(files: Iterable[int]) -> None:
+    for fd in files:
+        os.fdatasync(fd)
