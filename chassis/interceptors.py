@@ -6,7 +6,7 @@ One of the three places that may catch every exception: a bug becomes INTERNAL w
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import structlog
@@ -22,7 +22,7 @@ _MAX_REQUEST_ID_CHARS = 100
 
 _log = logger(__name__)
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+MaybeHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"  # generic in the stubs only
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -30,9 +30,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[MaybeHandler]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
+    ) -> MaybeHandler:
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler

@@ -46,8 +46,11 @@ async def once(
         AlreadyExists: the same request_id with another request (REQUEST_ID_REUSED).
     """
     request_id: str = request.request_id  # type: ignore[attr-defined]  # every write request has one (contract)
-    if not 0 < len(request_id) <= MAX_REQUEST_ID_CHARS:
-        raise InvalidArgument("request_id", f"give an id of 1 to {MAX_REQUEST_ID_CHARS} characters, new for each write")
+    # PostgreSQL cannot store every character (not a zero byte): an id that prints is one that it can.
+    if not 0 < len(request_id) <= MAX_REQUEST_ID_CHARS or not request_id.isprintable():
+        raise InvalidArgument(
+            "request_id", f"give an id of 1 to {MAX_REQUEST_ID_CHARS} printable characters, new for each write"
+        )
     digest = hashlib.sha256(
         request.DESCRIPTOR.full_name.encode() + b"\0" + request.SerializeToString(deterministic=True)
     ).digest()

@@ -49,7 +49,7 @@ def public_prefix(token: str) -> str:
 
 
 def digest(token: str) -> bytes:
-    """SHA-256 of a token: what travels and is compared in its place. Slow hashes are for passwords, which are guessable."""
+    """SHA-256 of a token: what travels in its place. Passwords need slow hashes, 192 random bits do not."""
     return hashlib.sha256(token.encode()).digest()
 
 
