@@ -98,7 +98,7 @@ def read_deployment(section: Section) -> Deployment:
         accepts_continuous_usage=accepts_continuous_usage,
         n_max=section.integer("n_max", 1, 1, MAX_N),
         allowed_fields=section.words(
-            "allow", (), pattern=_FIELD, what="the name of a request field such as logprobs or tools.web_search"
+            "allow", (), pattern=_FIELD, what="the name of a request field such as previous_response_id"
         ),
         resources=tuple(Resource(word) for word in resources),
         client_gone=client_gone,

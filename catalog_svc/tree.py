@@ -110,7 +110,7 @@ class _Builder:
         if isinstance(event, yaml.ScalarEvent):
             if not event.value.isascii() and _SURROGATE.search(event.value):
                 return self._refuse(line, "half of a character (a surrogate); write the whole character")
-            return self._scalar(Scalar(line, event.value, quoted=event.style is not None))
+            return self._scalar(Scalar(line, event.value, quoted=bool(event.style)))
         if isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):
             return self._start(Listing(line) if isinstance(event, yaml.SequenceStartEvent) else Mapping(line))
         if isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):

@@ -136,7 +136,7 @@ async def test_each_deployment_setting_arrives(service: CatalogService) -> None:
     accepts_stream_options: false
     accepts_continuous_usage: true
     n_max: 4
-    allow: [logit_bias, bootstrap_*]
+    allow: [priority, bootstrap_*]
     resources: [responses]
     client_gone: abort
     output_limit_bounds_reasoning: false
@@ -152,7 +152,7 @@ async def test_each_deployment_setting_arrives(service: CatalogService) -> None:
     assert deployment.idle_timeout.ToMilliseconds() == 60_500
     assert deployment.commit_after.ToMilliseconds() == 0
     assert (deployment.accepts_stream_options, deployment.accepts_continuous_usage) == (False, True)
-    assert (deployment.n_max, list(deployment.allowed_fields)) == (4, ["logit_bias", "bootstrap_*"])
+    assert (deployment.n_max, list(deployment.allowed_fields)) == (4, ["priority", "bootstrap_*"])
     assert list(deployment.resources) == ["responses"]
     assert deployment.client_gone == pb.CLIENT_GONE_POLICY_ABORT
     assert deployment.output_limit_bounds_reasoning is False
