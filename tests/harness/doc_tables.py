@@ -1,0 +1,80 @@
+"""Tables of the documentation that code is the source of. `python -m tests.harness.doc_tables` writes them anew."""
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from edge.openai.errors import ERRORS
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+# Every process's own metrics; what chassis counts is in all of them.
+METRIC_MODULES: Mapping[str, tuple[str, ...]] = {
+    "every process": ("chassis.metrics",),
+    "edge": ("edge.metrics", "edge.metering.metrics"),
+    "auth_svc": ("auth_svc.metrics",),
+    "catalog_svc": ("catalog_svc.metrics",),
+    "usage_svc": ("usage_svc.metrics",),
+}
+
+
+def errors_table() -> str:
+    """One row per error that the edge answers by itself."""
+    lines = ["| status | type | code | reason | when | `x-should-retry` |", "|---|---|---|---|---|---|"]
+    for reason, row in sorted(ERRORS.items(), key=lambda item: (item[1].status, item[0])):
+        code = f"`{row.code}`" if row.code is not None else "null"
+        retry = "" if row.should_retry is None else str(row.should_retry).lower()
+        lines.append(f"| {row.status} | `{row.type}` | {code} | `{reason}` | {row.when} | {retry} |")
+    return "\n".join(lines)
+
+
+def metrics_table() -> str:
+    """One row per metric, by process."""
+    lines = ["| metric | process | kind | labels | meaning |", "|---|---|---|---|---|"]
+    for process, modules in METRIC_MODULES.items():
+        for metric in sorted(_metrics_of(modules), key=lambda each: each._name):
+            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+            suffix = "_total" if metric._type == "counter" else ""
+            lines.append(
+                f"| `{metric._name}{suffix}` | {process} | {metric._type} | {labels} | {metric._documentation} |"
+            )
+    return "\n".join(lines)
+
+
+def _metrics_of(modules: tuple[str, ...]) -> list[Any]:
+    found: list[Any] = []
+    for name in modules:
+        found += [
+            value for value in vars(importlib.import_module(name)).values() if isinstance(value, MetricWrapperBase)
+        ]
+    return found
+
+
+TABLES: Mapping[str, tuple[str, Callable[[], str]]] = {
+    "errors": ("errors.md", errors_table),
+    "metrics": ("metrics.md", metrics_table),
+}
+
+
+def block(name: str, text: str) -> re.Match[str]:
+    """Where a page holds a table: between `<!-- table: NAME -->` and `<!-- end -->`."""
+    found = re.search(rf"(<!-- table: {name} -->\n)(.*?)(\n<!-- end -->)", text, re.DOTALL)
+    assert found is not None, f"no table {name!r} in the page"
+    return found
+
+
+def main() -> None:
+    """Writes every table into its page."""
+    for name, (page, table) in TABLES.items():
+        path = DOCS / page
+        text = path.read_text()
+        found = block(name, text)
+        path.write_text(text[: found.start(2)] + table() + text[found.end(2) :])
+
+
+if __name__ == "__main__":
+    main()
