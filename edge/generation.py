@@ -115,7 +115,6 @@ class Generator:
         plan = Plan(ask, resource, model, deployments, forwarded_headers(request.headers, record.request_id), bill)
         self.open_requests += 1
         self._idle.clear()
-        metrics.OPEN_REQUESTS.inc()
         try:
             if ask.stream:
                 return await self._stream(request, record, plan)
@@ -127,7 +126,6 @@ class Generator:
             self.open_requests -= 1
             if not self.open_requests:
                 self._idle.set()
-            metrics.OPEN_REQUESTS.dec()
 
     # -- before the upstream --
 

@@ -13,54 +13,53 @@ OVERHEAD_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025
 # endpoint: chat_completions, responses, models, health, other.
 # model: an id of the catalog; empty where the request named none of them.
 # status: the HTTP status; 499 where the client went away before there was one.
-REQUESTS = Counter("tollgate_requests_total", "HTTP requests answered.", ["endpoint", "model", "status"])
+REQUESTS = Counter("tollgate_edge_requests_total", "HTTP requests answered.", ["endpoint", "model", "status"])
 ERRORS = Counter(
-    "tollgate_errors_total", "Errors that the edge answered by itself, by their row in docs/errors.md.", ["reason"]
+    "tollgate_edge_errors_total", "Errors that the edge answered by itself, by their row in docs/errors.md.", ["reason"]
 )
 DURATION = Histogram(
-    "tollgate_request_duration_seconds",
+    "tollgate_edge_request_duration_seconds",
     "From the request's head to the last byte handed to the socket.",
     ["endpoint", "model"],
     buckets=DURATION_BUCKETS_S,
 )
 FIRST_BYTE = Histogram(
-    "tollgate_time_to_first_byte_seconds",
+    "tollgate_edge_time_to_first_byte_seconds",
     "From the request's head to the first byte of the answer's body.",
     ["endpoint", "model"],
     buckets=DURATION_BUCKETS_S,
 )
 OVERHEAD = Histogram(
-    "tollgate_overhead_seconds",
+    "tollgate_edge_overhead_seconds",
     "Time that a generation spent in the edge itself: all but waiting for its upstream.",
     ["endpoint"],
     buckets=OVERHEAD_BUCKETS_S,
 )
 # kind: prompt, cached, cache_write, completion, reasoning.
-TOKENS = Counter("tollgate_tokens_total", "Tokens that upstreams reported.", ["model", "kind"])
-COST = Counter("tollgate_cost_nanousd_total", "Charges computed by the edge, in nano-USD.", ["model"])
+TOKENS = Counter("tollgate_edge_tokens_total", "Tokens that upstreams reported.", ["model", "kind"])
+COST = Counter("tollgate_edge_cost_nanousd_total", "Charges computed by the edge, in nano-USD.", ["model"])
 # outcome: measured, estimated, waived, none. ending: completed, client_gone, upstream_failed.
-OUTCOMES = Counter("tollgate_outcomes_total", "What became of admitted requests' bills.", ["outcome", "ending"])
-OPEN_STREAMS = Gauge("tollgate_open_streams", "Streams being relayed, abandoned ones included.")
-OPEN_REQUESTS = Gauge("tollgate_open_requests", "Generations between admission and their final outcome.")
+OUTCOMES = Counter("tollgate_edge_outcomes_total", "What became of admitted requests' bills.", ["outcome", "ending"])
+OPEN_STREAMS = Gauge("tollgate_edge_open_streams", "Streams being relayed, abandoned ones included.")
 # result: ok, status (an error status), connect, connect_timeout, first_byte_timeout, idle_timeout, closed, garbage,
 # too_large, abandoned.
-ATTEMPTS = Counter("tollgate_upstream_attempts_total", "Calls to upstreams.", ["deployment", "result"])
-FAILOVERS = Counter("tollgate_upstream_failovers_total", "Times that another deployment was tried.", ["model"])
+ATTEMPTS = Counter("tollgate_edge_upstream_attempts_total", "Calls to upstreams.", ["deployment", "result"])
+FAILOVERS = Counter("tollgate_edge_upstream_failovers_total", "Times that another deployment was tried.", ["model"])
 STALE_RETRIES = Counter(
-    "tollgate_upstream_stale_retries_total", "Requests sent again since a kept connection turned out to be closed."
+    "tollgate_edge_upstream_stale_retries_total", "Requests sent again since a kept connection turned out to be closed."
 )
-UPSTREAM_CONNECTIONS = Gauge("tollgate_upstream_connections", "Open connections to upstreams.", ["deployment"])
+UPSTREAM_CONNECTIONS = Gauge("tollgate_edge_upstream_connections", "Open connections to upstreams.", ["deployment"])
 UNMETERED = Counter(
-    "tollgate_unmetered_total", "Complete answers without usable usage: look at the deployment.", ["deployment"]
+    "tollgate_edge_unmetered_total", "Complete answers without usable usage: look at the deployment.", ["deployment"]
 )
 
-KEY_CACHE_MISSES = Counter("tollgate_key_cache_misses_total", "Keys that auth_svc had to be asked about.")
-KEY_CACHE_ENTRIES = Gauge("tollgate_key_cache_entries", "Keys held in memory.")
-KEY_CACHE_AGE = Gauge("tollgate_key_cache_age_seconds", "Time since auth_svc last proved that the keys held are true.")
-CATALOG_AGE = Gauge("tollgate_catalog_age_seconds", "Time since catalog_svc last confirmed the catalog held.")
-CATALOG_NUMBER = Gauge("tollgate_catalog_number", "Number of the catalog snapshot in use.")
+KEY_CACHE_MISSES = Counter("tollgate_edge_key_cache_misses_total", "Keys that auth_svc had to be asked about.")
+KEY_CACHE_ENTRIES = Gauge("tollgate_edge_key_cache_entries", "Keys held in memory.")
+KEY_CACHE_AGE = Gauge("tollgate_edge_key_cache_age_seconds", "Time since auth_svc last proved that the keys held are true.")
+CATALOG_AGE = Gauge("tollgate_edge_catalog_age_seconds", "Time since catalog_svc last confirmed the catalog held.")
+CATALOG_NUMBER = Gauge("tollgate_edge_catalog_number", "Number of the catalog snapshot in use.")
 CREDENTIALS_MISSING = Gauge(
-    "tollgate_upstream_credentials_missing", "Deployments left out since their credential is not to be found here."
+    "tollgate_edge_upstream_credentials_missing", "Deployments left out since their credential is not to be found here."
 )
 
 

@@ -12,6 +12,7 @@ from chassis.client import watch
 from chassis.clock import Clock
 from chassis.faults import Fault
 from chassis.log import logger
+from edge import metrics
 from edge.routing.snapshot import EMPTY, Snapshot, snapshot_from_pb
 from protos.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 
@@ -84,6 +85,14 @@ class CatalogWatch:
         except ValueError as error:
             _log.error("catalog snapshot cannot be used; keeping the one before", number=pb.number, reason=str(error))
             return False
+        missing = [
+            each.deployment_id
+            for each in pb.deployments
+            if each.HasField("credential") and not self._credential_found(each.credential)
+        ]
+        metrics.CREDENTIALS_MISSING.set(len(missing))
+        if missing:
+            _log.warning("credentials are not to be found here; left out", deployments=missing)
         _log.info("catalog", number=pb.number, models=len(pb.models), deployments=len(pb.deployments))
         for tell in self.on_change:
             tell(self.current)
