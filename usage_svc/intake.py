@@ -68,6 +68,7 @@ class Sifted:
     """A batch after the plausibility gate: a reason per refused event, and what must be looked up for the rest."""
 
     reasons: Mapping[int, str]
+    days: Mapping[str, int]
     request_ids_by_day: Mapping[int, Sequence[str]]
     lease_ids: Sequence[str]
     terms: Sequence[PriceTerms]
@@ -76,17 +77,20 @@ class Sifted:
 def sift(records: Sequence[Record], today: int, horizon_days: int) -> Sifted:
     """Judges each event by itself. What the gate refuses is not looked up, and teaches us no price."""
     reasons: dict[int, str] = {}
+    days: dict[str, int] = {}
     ids: dict[int, list[str]] = {}
     lease_ids: set[str] = set()
     terms: dict[PriceTerms, None] = {}
     for index, record in enumerate(records):
         if isinstance(record, EventRecord):
-            reason = reason_against(record, today, horizon_days)
-            if reason is not None:
-                reasons[index] = reason
-                continue
             event = record.event
-            ids.setdefault(day_of(event.request_id) or 0, []).append(event.request_id)
+            day = day_of(event.request_id)
+            reason = reason_against(record, day, today, horizon_days)
+            if reason is not None or day is None:
+                reasons[index] = reason or "REQUEST_ID_INVALID"
+                continue
+            days[event.request_id] = day
+            ids.setdefault(day, []).append(event.request_id)
             lease_ids.add(event.lease_id)
             if record.terms.price_version:
                 terms[record.terms] = None
@@ -95,7 +99,7 @@ def sift(records: Sequence[Record], today: int, horizon_days: int) -> Sifted:
                 reasons[index] = "TEXT_INVALID"
             else:
                 lease_ids.add(record.lease_id)
-    return Sifted(reasons, ids, sorted(lease_ids), list(terms))
+    return Sifted(reasons, days, ids, sorted(lease_ids), list(terms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ def take_in(session_id: SessionId, first_seq: int, records: Sequence[Record], si
     for index, record in enumerate(records):
         seq = first_seq + index
         if isinstance(record, EventRecord):
-            reason = sifted.reasons.get(index) or _take_event(intake, session_id, seq, record, known)
+            reason = sifted.reasons.get(index) or _take_event(intake, session_id, seq, record, sifted.days, known)
         elif isinstance(record, ReturnRecord):
             reason = sifted.reasons.get(index) or _take_return(intake, session_id, record, known)
         else:
@@ -124,7 +128,9 @@ def take_in(session_id: SessionId, first_seq: int, records: Sequence[Record], si
     return intake
 
 
-def _take_event(intake: Intake, session_id: SessionId, seq: int, record: EventRecord, known: Lookups) -> str | None:
+def _take_event(
+    intake: Intake, session_id: SessionId, seq: int, record: EventRecord, days: Mapping[str, int], known: Lookups
+) -> str | None:
     event = record.event
     request_id = event.request_id
     posted = intake.events.get(request_id)
@@ -141,7 +147,7 @@ def _take_event(intake: Intake, session_id: SessionId, seq: int, record: EventRe
     charge = charge_of(event, price) if charged and price is not None else 0
     if charge > MAX_AMOUNT_NANOUSD:
         return "CHARGE_TOO_LARGE"
-    day = day_of(request_id) or 0
+    day = days[request_id]
     if seen is not None and posted is None:
         intake.superseded.append((day, request_id))
     overflow = _settle(intake, session_id, event, charge, known) if charge else 0

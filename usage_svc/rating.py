@@ -59,12 +59,11 @@ def day_of(request_id: str) -> int | None:
     return int(request_id[:8] + request_id[9:13], 16) // 86_400_000
 
 
-def reason_against(record: EventRecord, today: int, horizon_days: int) -> str | None:
-    """Why this event must not be posted; None for a plausible one. Judges everything but its price."""
+def reason_against(record: EventRecord, day: int | None, today: int, horizon_days: int) -> str | None:
+    """Why this event of `day` (see day_of) must not be posted; None for a plausible one. Judges all but its price."""
     event = record.event
     if record.schema < SCHEMA_KNOWN:
         return "SCHEMA_MISSING"
-    day = day_of(event.request_id)
     if day is None:
         return "REQUEST_ID_INVALID"
     if not today - horizon_days <= day <= today + 1:
