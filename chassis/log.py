@@ -19,9 +19,12 @@ def configure(level: str, process: str) -> None:
     ]
     renderer: list[structlog.typing.Processor]
     if sys.stderr.isatty():
-        renderer = [structlog.dev.ConsoleRenderer()]
+        plain = structlog.dev.plain_traceback  # rich_traceback, the default, shows local variables
+        renderer = [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
     else:
-        renderer = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # Never with local variables, as structlog would by default: they hold prompts and keys.
+        without_locals = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        renderer = [structlog.processors.ExceptionRenderer(without_locals), structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),

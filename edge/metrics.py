@@ -55,7 +55,9 @@ UNMETERED = Counter(
 
 KEY_CACHE_MISSES = Counter("tollgate_edge_key_cache_misses_total", "Keys that auth_svc had to be asked about.")
 KEY_CACHE_ENTRIES = Gauge("tollgate_edge_key_cache_entries", "Keys held in memory.")
-KEY_CACHE_AGE = Gauge("tollgate_edge_key_cache_age_seconds", "Time since auth_svc last proved that the keys held are true.")
+KEY_CACHE_AGE = Gauge(
+    "tollgate_edge_key_cache_age_seconds", "Time since auth_svc last proved that the keys held are true."
+)
 CATALOG_AGE = Gauge("tollgate_edge_catalog_age_seconds", "Time since catalog_svc last confirmed the catalog held.")
 CATALOG_NUMBER = Gauge("tollgate_edge_catalog_number", "Number of the catalog snapshot in use.")
 CREDENTIALS_MISSING = Gauge(
