@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 
-_SPAN = re.compile(r"(?P<count>\d{1,6})(?P<unit>[mhdw])")
+_SPAN = re.compile(r"(?P<count>[0-9]{1,6})(?P<unit>[mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _EXAMPLES = "write a UTC date such as 2027-01-31, a moment such as 2027-01-31T12:00Z, or a span such as 12h, 90d or 2w"
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 NANOUSD_PER_USD = 10**9
 _MAX_DECIMALS = 9
 _MAX_USD = 10**9  # 10^18 nano-USD, the most that one credit may be
-_AMOUNT = re.compile(r"(?P<sign>-?)(?P<whole>\d+)(?:\.(?P<decimals>\d+))?")
+_AMOUNT = re.compile(r"(?P<sign>-?)(?P<whole>[0-9]+)(?:\.(?P<decimals>[0-9]+))?")
 
 
 def nanousd_from_usd(text: str) -> int:

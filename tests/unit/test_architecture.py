@@ -33,7 +33,7 @@ MAX_LINES = 400
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "base", "data", "info"}
 
 # Where a catch of everything is right: the gRPC interceptor, the HTTP middleware, the task supervisor.
-MAY_CATCH_EVERYTHING = {"chassis/interceptors.py", "chassis/lifetime.py", "edge/middleware.py"}
+MAY_CATCH_EVERYTHING = {"chassis/interceptors.py", "chassis/lifetime.py", "edge/app.py"}
 
 DOMAIN_NOUNS = {
     "account", "balance", "billing", "catalog", "charge", "completion", "credential", "credit", "customer",
