@@ -1,0 +1,508 @@
+"""The edge's meter against the real usage_svc: sessions, leases, spool and shipping, while usage_svc comes and goes."""
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from chassis import client, metrics
+from chassis.clock import SystemClock
+from chassis.lifetime import Lifetime
+from edge.metering.meter import Admission, Meter
+from edge.metering.refusals import FundsHeld, FundsUsedUp, MeteringUnavailable, UnavailableReason
+from edge.metering.settings import Durability, MeteringSettings
+from protos.usage.v1 import usage_pb2, usage_pb2_grpc
+from tests.harness.eventually import eventually
+from tests.harness.usage_service import USD, UsageService, event, new_id, uncharged, usage_service
+
+HOLD = 10_000_000
+CHARGE = 100 * 1000 + 50 * 2000  # what tests.harness.usage_service.event costs
+
+
+class Relay:
+    """A TCP relay between edge and usage_svc that can be cut."""
+
+    def __init__(self) -> None:
+        self.target_port = 0
+        self.port = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._is_cut = False
+
+    async def __aenter__(self) -> "Relay":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cut()
+        self._server.close()
+        await eventually(lambda: not self._writers)
+
+    def cut(self) -> None:
+        self._is_cut = True
+        for writer in list(self._writers):
+            writer.close()
+
+    def mend(self) -> None:
+        self._is_cut = False
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            writer.close()
+            return
+        with contextlib.suppress(ConnectionError):
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
+            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+
+class ShiftedClock(SystemClock):
+    """The machine's, with a monotonic clock that a test can put forward."""
+
+    def __init__(self) -> None:
+        self.shift_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.shift_s
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSide:
+    """A meter and what it runs on."""
+
+    meter: Meter
+    lifetime: Lifetime
+    clock: ShiftedClock
+
+    async def admit(self, account_id: str, hold: int = HOLD) -> Admission:
+        about = {"key_id": "key-1", "model_id": "some/model"}
+        request_id, resource = new_id(), usage_pb2.RESOURCE_CHAT_COMPLETIONS
+        return self.meter.try_admit(request_id, account_id, hold, resource=resource, **about) or await self.meter.admit(
+            request_id, account_id, hold, resource=resource, **about
+        )
+
+    async def request(self, account_id: str, hold: int = HOLD) -> str:
+        """One whole request. Its id."""
+        admission = await self.admit(account_id, hold)
+        await self.meter.finish(admission, event(account_id), CHARGE)
+        return admission.request_id
+
+
+@asynccontextmanager
+async def edge(port: int, settings: MeteringSettings, *, wait: bool = True) -> AsyncIterator[EdgeSide]:
+    lifetime, clock = Lifetime(), ShiftedClock()
+    async with client.channel(f"127.0.0.1:{port}") as channel:
+        async with Meter(settings, usage_pb2_grpc.MeteringServiceStub(channel), clock, lifetime) as meter:
+            if wait:
+                await eventually(lambda: meter.ready)
+            yield EdgeSide(meter, lifetime, clock)
+        assert lifetime.failure is None, lifetime.failure
+
+
+async def killed(side: EdgeSide) -> None:
+    """Ends a meter's tasks as SIGKILL does: nothing is drained. Its folder must be copied to be opened again."""
+    await side.lifetime.cancel_supervised()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> MeteringSettings:
+    return MeteringSettings(
+        tmp_path / "spool", "test", segment_bytes=64 * 1024, ship_linger_s=0.02, session_margin_s=0.5, drain_s=5.0
+    )
+
+
+@pytest.fixture
+async def usage(database_url: str) -> AsyncIterator[UsageService]:
+    async with usage_service(database_url) as service:
+        yield service
+
+
+@pytest.fixture
+async def local_usage(sqlite_url: str) -> AsyncIterator[UsageService]:
+    """For what does not depend on the database."""
+    async with usage_service(sqlite_url) as service:
+        yield service
+
+
+@pytest.fixture
+async def relay(local_usage: UsageService) -> AsyncIterator[Relay]:
+    async with Relay() as relay:
+        relay.target_port = local_usage.port
+        yield relay
+
+
+def calls(method: str, code: str = "OK") -> float:
+    name = f"/tollgate.usage.v1.MeteringService/{method}"
+    return float(metrics.RPC_CLIENT_CALLS.labels(name, code)._value.get())
+
+
+async def states(service: UsageService) -> list[int]:
+    return [row[0] for row in await service.rows("SELECT state FROM session ORDER BY incarnation")]
+
+
+async def outcomes(service: UsageService) -> dict[str, int]:
+    return dict(await service.rows("SELECT request_id, outcome FROM usage_event"))
+
+
+async def test_requests_are_charged_shipped_and_the_session_is_sealed_at_the_end(
+    usage: UsageService, settings: MeteringSettings
+) -> None:
+    await usage.credit("a", 5 * USD)
+    async with edge(usage.port, settings) as side:
+        for _ in range(20):
+            await side.request("a")
+        admission = await side.admit("a")
+        await side.meter.finish(admission, uncharged("a", usage_pb2.OUTCOME_NONE), 0)
+    balance = await usage.balance("a")
+    assert balance.charged_nanousd == 20 * CHARGE
+    assert balance.reserved_nanousd == 0
+    assert len(await outcomes(usage)) == 21
+    assert await states(usage) == [usage_pb2.SESSION_STATE_DRAINED]
+    assert sorted(path.name for path in settings.spool_dir.iterdir()) == ["lock", "uuid"]
+    await usage.audit()
+
+
+async def test_a_thousand_requests_of_one_account_need_few_calls(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    await local_usage.credit("a", 500 * USD)
+    settings = replace(settings, durability=Durability.INTERVAL, ship_linger_s=0.2)
+    async with edge(local_usage.port, settings) as side:
+        before = {method: calls(method) for method in ("Acquire", "RecordUsage", "Heartbeat", "OpenSession")}
+        for _ in range(1000):
+            await side.request("a")
+        made = {method: calls(method) - count for method, count in before.items()}
+    assert made["Acquire"] <= 20
+    assert sum(made.values()) <= 100
+    assert (await local_usage.balance("a")).charged_nanousd == 1000 * CHARGE
+    await local_usage.audit()
+
+
+async def test_cold_accounts_share_calls_and_one_account_has_one_demand_at_a_time(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    for number in range(30):
+        await local_usage.credit(f"account-{number}", 100 * USD)
+    async with edge(local_usage.port, settings) as side:
+        before = calls("Acquire")
+        await asyncio.gather(*(side.request(f"account-{number % 30}") for number in range(300)))
+        assert calls("Acquire") - before <= 10
+    assert len(await outcomes(local_usage)) == 300
+    await local_usage.audit()
+
+
+async def test_an_account_without_funds_is_refused_and_hammering_causes_no_calls(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    async with edge(local_usage.port, settings) as side:
+        with pytest.raises(FundsUsedUp) as refusal:
+            await side.request("poor")
+        assert refusal.value.available_nanousd == 0
+        before = calls("Acquire")
+        for _ in range(50):
+            with pytest.raises(FundsUsedUp):
+                await side.request("poor")
+        assert calls("Acquire") == before
+        await local_usage.credit("poor", USD)
+        side.clock.shift_s += 1.1
+        await side.request("poor")
+
+
+async def test_near_the_limit_each_request_holds_exactly_its_own_and_gives_it_back(
+    usage: UsageService, settings: MeteringSettings
+) -> None:
+    await usage.set_grace("a", 0)
+    await usage.credit("a", 3 * HOLD)
+    async with edge(usage.port, settings) as side:
+        first = await side.admit("a")
+        assert (await usage.balance("a")).reserved_nanousd == HOLD
+        second = await side.admit("a")
+        assert (await usage.balance("a")).reserved_nanousd == 2 * HOLD
+        await side.meter.finish(first, event("a"), CHARGE)
+        await side.meter.finish(second, event("a"), CHARGE)
+
+        async def all_is_back() -> bool:
+            return (await usage.balance("a")).reserved_nanousd == 0
+
+        await eventually(all_is_back)
+    assert (await usage.balance("a")).charged_nanousd == 2 * CHARGE
+    await usage.audit()
+
+
+async def test_requests_one_after_the_other_near_the_limit_are_all_admitted(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    await local_usage.set_grace("a", 0)
+    await local_usage.credit("a", HOLD + 40 * CHARGE)
+    async with edge(local_usage.port, replace(settings, ship_linger_s=0.2)) as side:
+        for _ in range(40):
+            await side.request("a")
+    assert (await local_usage.balance("a")).charged_nanousd == 40 * CHARGE
+    await local_usage.audit()
+
+
+async def test_funds_held_by_open_requests_are_429_and_funds_used_up_are_402(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    await local_usage.set_grace("a", 0)
+    await local_usage.credit("a", HOLD + CHARGE)
+    async with edge(local_usage.port, settings) as side:
+        first = await side.admit("a")
+        with pytest.raises(FundsHeld) as held:
+            await side.request("a")
+        assert held.value.retry_after_s > 0
+        await side.meter.finish(first, event("a"), CHARGE)
+        side.clock.shift_s += 1.1
+        await side.request("a")
+        side.clock.shift_s += 1.1
+        with pytest.raises(FundsUsedUp):
+            await eventually(lambda: side.request("a"))
+    await local_usage.audit()
+
+
+async def test_a_request_waits_for_a_hold_that_is_about_to_end(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    await local_usage.set_grace("a", 0)
+    await local_usage.credit("a", HOLD + CHARGE)
+    async with edge(local_usage.port, replace(settings, held_wait_s=5.0)) as side:
+        first = await side.admit("a")
+        second = asyncio.create_task(side.request("a"))
+        before = calls("Acquire")
+        await eventually(lambda: calls("Acquire") > before)
+        await side.meter.finish(first, event("a"), CHARGE)
+        await second
+    assert (await local_usage.balance("a")).charged_nanousd == 2 * CHARGE
+    await local_usage.audit()
+
+
+async def test_a_cancelled_request_gives_its_place_and_its_funds_back(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    await local_usage.set_grace("a", 0)
+    await local_usage.credit("a", HOLD + CHARGE)
+    async with edge(local_usage.port, replace(settings, held_wait_s=5.0)) as side:
+        first = await side.admit("a")
+        waiting = [asyncio.create_task(side.request("a")) for _ in range(3)]
+        before = calls("Acquire")
+        await eventually(lambda: calls("Acquire") > before)
+        for task in waiting[:2]:
+            task.cancel()
+        await asyncio.gather(*waiting[:2], return_exceptions=True)
+        await side.meter.finish(first, event("a"), CHARGE)
+        await waiting[2]
+    assert (await local_usage.balance("a")).charged_nanousd == 2 * CHARGE
+    assert (await local_usage.balance("a")).reserved_nanousd == 0
+    await local_usage.audit()
+
+
+async def test_records_of_a_killed_process_are_shipped_once_its_open_requests_are_lost_and_its_session_sealed(
+    local_usage: UsageService, relay: Relay, settings: MeteringSettings, tmp_path: Path
+) -> None:
+    await local_usage.credit("a", 5 * USD)
+    finished: list[str] = []
+    async with edge(relay.port, replace(settings, drain_s=0.1)) as side:
+        shipped = await side.request("a")
+
+        async def is_shipped() -> bool:
+            return shipped in await outcomes(local_usage)
+
+        await eventually(is_shipped)
+        relay.cut()
+        for _ in range(30):
+            finished.append(await side.request("a"))
+        lost = await side.admit("a")
+        await killed(side)
+        shutil.copytree(settings.spool_dir, tmp_path / "after")
+        finished.append(shipped)
+    assert list(await outcomes(local_usage)) == [shipped]
+    relay.mend()
+    async with edge(relay.port, replace(settings, spool_dir=tmp_path / "after")) as side:
+        await side.request("a")
+
+        async def former_is_sealed() -> bool:
+            return (await states(local_usage))[0] == usage_pb2.SESSION_STATE_DRAINED
+
+        await eventually(former_is_sealed)
+    found = await outcomes(local_usage)
+    assert {found[request_id] for request_id in finished} == {usage_pb2.OUTCOME_MEASURED}
+    assert found[lost.request_id] == usage_pb2.OUTCOME_EDGE_LOST
+    assert len(found) == 33
+    balance = await local_usage.balance("a")
+    assert (balance.charged_nanousd, balance.reserved_nanousd) == (32 * CHARGE, 0)
+    assert await local_usage.rows("SELECT * FROM quarantine") == []
+    await local_usage.audit()
+
+
+async def test_records_that_could_not_be_shipped_before_the_end_are_shipped_at_the_next_start(
+    local_usage: UsageService, relay: Relay, settings: MeteringSettings
+) -> None:
+    await local_usage.credit("a", 5 * USD)
+    async with edge(relay.port, replace(settings, drain_s=0.1)) as side:
+        await side.request("a")
+        relay.cut()
+        for _ in range(10):
+            await side.request("a")
+    relay.mend()
+    async with edge(relay.port, settings):
+
+        async def all_is_there() -> bool:
+            return len(await outcomes(local_usage)) == 11
+
+        await eventually(all_is_there)
+    assert await states(local_usage) == [usage_pb2.SESSION_STATE_DRAINED] * 2
+    assert (await local_usage.balance("a")).reserved_nanousd == 0
+    await local_usage.audit()
+
+
+async def test_without_usage_svc_requests_go_on_from_the_lease_until_the_session_expires(
+    local_usage: UsageService, relay: Relay, settings: MeteringSettings
+) -> None:
+    await local_usage.credit("a", 5 * USD)
+    async with edge(relay.port, settings) as side:
+        await side.request("a")
+        relay.cut()
+        for _ in range(20):
+            await side.request("a")
+        with pytest.raises(MeteringUnavailable) as refusal:
+            await side.request("never seen before")
+        assert refusal.value.reason is UnavailableReason.USAGE_UNREACHABLE
+        open_request = await side.admit("a")
+        side.clock.shift_s += 599
+        await side.request("a")
+        side.clock.shift_s += 1
+        assert not side.meter.ready
+        with pytest.raises(MeteringUnavailable) as refusal:
+            await side.request("a")
+        assert refusal.value.reason is UnavailableReason.SESSION_EXPIRED
+        await side.meter.finish(open_request, event("a"), CHARGE)
+        relay.mend()
+        await eventually(lambda: side.meter.ready, timeout_s=20)
+        await side.request("a")
+    assert len(await outcomes(local_usage)) == 24
+    await local_usage.audit()
+
+
+async def test_an_edge_starts_without_usage_svc_and_is_ready_once_it_is_there(
+    local_usage: UsageService, relay: Relay, settings: MeteringSettings
+) -> None:
+    relay.cut()
+    async with edge(relay.port, settings, wait=False) as side:
+        with pytest.raises(MeteringUnavailable) as refusal:
+            await side.request("a")
+        assert refusal.value.reason is UnavailableReason.USAGE_UNREACHABLE
+        assert not side.meter.ready
+        relay.mend()
+        await eventually(lambda: side.meter.ready, timeout_s=20)
+
+
+async def test_a_fenced_edge_opens_a_new_session_and_open_requests_end_in_the_old_one(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    await local_usage.credit("a", 5 * USD)
+    async with edge(local_usage.port, replace(settings, heartbeat_s_max=0.05)) as side:
+        open_request = await side.admit("a")
+        uuid = (settings.spool_dir / "uuid").read_text().strip()
+        await local_usage.open_edge(uuid)  # another incarnation, as an operator's mistake would open it
+
+        async def is_fenced() -> bool:
+            return len(await states(local_usage)) == 3
+
+        await eventually(is_fenced)
+        await eventually(lambda: side.meter.ready)
+        await side.request("a")
+        await side.meter.finish(open_request, event("a"), CHARGE)
+
+        async def former_are_sealed() -> bool:
+            return (await states(local_usage))[:2] == [usage_pb2.SESSION_STATE_DRAINED] * 2
+
+        await eventually(former_are_sealed)
+        assert side.meter.ready
+    assert await states(local_usage) == [usage_pb2.SESSION_STATE_DRAINED] * 3
+    balance = await local_usage.balance("a")
+    assert (balance.charged_nanousd, balance.reserved_nanousd) == (2 * CHARGE, 0)
+    overflow = await local_usage.rows("SELECT SUM(overflow_nanousd) FROM usage_event")
+    assert overflow[0][0] == 0, "the old session's lease paid for the old session's request"
+    await local_usage.audit()
+
+
+async def test_a_database_that_forgot_sessions_stops_the_edge_with_what_to_do(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    async with edge(local_usage.port, replace(settings, drain_s=0.1)) as side:
+        await side.lifetime.cancel_supervised()
+    (settings.spool_dir / "uuid").write_text("0190b5a0-0000-7000-8000-000000000000\n")
+    lifetime = Lifetime()
+    async with client.channel(f"127.0.0.1:{local_usage.port}") as channel:
+        stub = usage_pb2_grpc.MeteringServiceStub(channel)
+        async with Meter(replace(settings, drain_s=0.1), stub, SystemClock(), lifetime):
+            await asyncio.wait_for(lifetime.until_stopped(), 5)
+    assert lifetime.failure is not None
+    assert "Move the spool folder aside" in lifetime.failure
+
+
+async def test_an_admission_is_finished_once(local_usage: UsageService, settings: MeteringSettings) -> None:
+    await local_usage.credit("a", USD)
+    async with edge(local_usage.port, settings) as side:
+        admission = await side.admit("a")
+        await side.meter.finish(admission, event("a"), CHARGE)
+        with pytest.raises(RuntimeError, match="finished before"):
+            side.meter.finish(admission, event("a"), CHARGE)
+
+
+async def test_a_cancelled_waiter_does_not_cancel_the_round_for_others(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    await local_usage.credit("a", 5 * USD)
+    async with edge(local_usage.port, settings) as side:
+        admissions = [await side.admit("a") for _ in range(3)]
+
+        async def finish(admission: Admission) -> None:
+            await side.meter.finish(admission, event("a"), CHARGE)
+
+        tasks = [asyncio.create_task(finish(admission)) for admission in admissions]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(done[0], asyncio.CancelledError)
+        assert done[1:] == [None, None]
+    assert len(await outcomes(local_usage)) == 3
+
+
+async def test_an_event_with_too_many_attempts_is_recorded_without_them(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    await local_usage.credit("a", USD)
+    async with edge(local_usage.port, settings) as side:
+        admission = await side.admit("a")
+        attempts = [usage_pb2.Attempt(deployment_id="d" * 100, failure="closed") for _ in range(50)]
+        await side.meter.finish(admission, event("a", attempts=attempts), CHARGE)
+    assert (await local_usage.balance("a")).charged_nanousd == CHARGE
+
+
+@pytest.mark.parametrize("durability", list(Durability))
+async def test_a_finished_request_is_on_disk_when_its_wait_is_over(
+    local_usage: UsageService, settings: MeteringSettings, durability: Durability
+) -> None:
+    await local_usage.credit("a", USD)
+    settings = replace(settings, durability=durability, sync_interval_s=0.05, ship_linger_s=60.0)
+    async with edge(local_usage.port, settings) as side:
+        request_id = await side.request("a")
+        segments = list(settings.spool_dir.glob("*/*.segment"))
+        assert sum(path.read_bytes().count(request_id.encode()) for path in segments) == 2, "admitted, and its event"
