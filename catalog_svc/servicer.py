@@ -88,14 +88,17 @@ class CatalogAdminServicer(pb_grpc.CatalogAdminServiceServicer):
         document = await self._parsed(request.document, now)
         if request.dry_run:
             metrics.APPLICATIONS.labels("dry_run").inc()
-            return _decision(await self._store.newest_snapshot(), document, request, now).response
+            newest = await self._store.newest_snapshot()
+            return (await asyncio.to_thread(_decision, newest, document, request, now)).response
         result = "repeated"
 
-        def decide(newest: StoredSnapshot | None) -> Decision[pb.ApplyDocumentResponse]:
+        async def decide(newest: StoredSnapshot | None) -> Decision[pb.ApplyDocumentResponse]:
             nonlocal result
             # Later than the parse, since it may have waited for other appliers; never earlier, since the parse has
             # seen to it that each model has a price in force.
-            decision = _decision(newest, document, request, max(now, self._clock.now()))
+            later = max(now, self._clock.now())
+            # Off the event loop, since a large catalog takes seconds and watchers must go on hearing heartbeats.
+            decision = await asyncio.to_thread(_decision, newest, document, request, later)
             result = "changed" if decision.snapshot is not None else "unchanged"
             return decision
 

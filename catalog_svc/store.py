@@ -1,6 +1,6 @@
 """SQL, one method per question; decides nothing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -77,7 +77,7 @@ class CatalogStore:
         request: Message,
         response_type: type[ResponseT],
         now: datetime,
-        decide: Callable[[StoredSnapshot | None], Decision[ResponseT]],
+        decide: Callable[[StoredSnapshot | None], Awaitable[Decision[ResponseT]]],
     ) -> ResponseT:
         """Stores what `decide` makes of the newest snapshot, or returns the answer that this request got before.
 
@@ -93,7 +93,7 @@ class CatalogStore:
             head = (await session.exec(select(HeadRow).where(col(HeadRow.head_id) == HEAD_ID).with_for_update())).one()
 
             async def act() -> ResponseT:
-                decision = decide(await _snapshot(session))
+                decision = await decide(await _snapshot(session))
                 if decision.snapshot is not None:
                     head.number = decision.snapshot.number
                     session.add(head)

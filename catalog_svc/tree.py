@@ -51,6 +51,7 @@ class Mapping:
 
 Node = Scalar | Listing | Mapping
 
+_TAGGED = (yaml.ScalarEvent, yaml.CollectionStartEvent)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 _WHAT = {Scalar: "a single value", Listing: "a list", Mapping: "a group of `key: value`"}
@@ -100,22 +101,18 @@ class _Builder:
     def feed(self, event: yaml.Event) -> bool:
         """Takes one event; False when the document is refused as a whole."""
         line = event.start_mark.line + 1 if event.start_mark is not None else 1
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            return self._refuse(line, "anchors (&) and aliases (*) are not allowed; write the value out")
-        tag = getattr(event, "tag", None)
-        if tag:
-            return self._refuse(line, f"tags ({str(tag)[:40]}) are not allowed; leave it out, or quote the value")
-        if isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
-            return self._refuse(line, "a second document starts here; keep everything in one, without `---` between")
-        if isinstance(event, yaml.ScalarEvent):
-            if not event.value.isascii() and _SURROGATE.search(event.value):
-                return self._refuse(line, "half of a character (a surrogate); write the whole character")
-            return self._scalar(Scalar(line, event.value, quoted=bool(event.style)))
-        if isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):
+        if isinstance(event, yaml.NodeEvent):  # an alias, a scalar, or the start of a list or mapping
+            fault = _node_fault(event)
+            if fault:
+                return self._refuse(line, fault)
+            if isinstance(event, yaml.ScalarEvent):
+                return self._scalar(Scalar(line, event.value, quoted=bool(event.style)))
             return self._start(Listing(line) if isinstance(event, yaml.SequenceStartEvent) else Mapping(line))
-        if isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
+        if isinstance(event, yaml.CollectionEndEvent):
             self._open.pop()
             self._keys.pop()
+        elif isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
+            return self._refuse(line, "a second document starts here; keep everything in one, without `---` between")
         return True
 
     def _scalar(self, scalar: Scalar) -> bool:
@@ -167,3 +164,13 @@ class _Builder:
     def _refuse(self, line: int, message: str) -> bool:
         self._problems.add(line, "", message)
         return False
+
+
+def _node_fault(event: yaml.NodeEvent) -> str:
+    if event.anchor is not None:
+        return "anchors (&) and aliases (*) are not allowed; write the value out"
+    if isinstance(event, _TAGGED) and event.tag is not None:
+        return f"tags ({str(event.tag)[:40]}) are not allowed; leave it out, or quote the value"
+    if isinstance(event, yaml.ScalarEvent) and not event.value.isascii() and _SURROGATE.search(event.value):
+        return "half of a character (a surrogate); write the whole character"
+    return ""
