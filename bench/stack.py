@@ -35,14 +35,13 @@ def tollgate(upstream: str) -> Iterator[Target]:
     with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as folder:
         home = Path(folder)
         (home / "catalog.yaml").write_text(_catalog(upstream))
-        environment = {**os.environ, "TOLLGATE_DATA_DIR": str(home / "data"), _CREDENTIAL_VARIABLE: "upstream"}
+        environment = {**os.environ, "TOLLGATE_COMMAND_DATA_DIR": str(home / "data"), _CREDENTIAL_VARIABLE: "upstream"}
         with _running(home, environment) as ready:
-            pids: dict[str, int] = ready["pids"]
+            pids: dict[str, int] = ready["child_pids"]
             services = [pid for name, pid in pids.items() if name != "edge"]
             # `tollgate up` itself only waits for its children, and is no part of a cluster.
-            yield Target(
-                "tollgate", ready["base_url"], _paid_key(environment), {"edge": [pids["edge"]], "services": services}
-            )
+            base_url = ready["base_url"].removesuffix("/v1")
+            yield Target("tollgate", base_url, _paid_key(environment), {"edge": [pids["edge"]], "services": services})
 
 
 def _catalog(upstream: str) -> str:
