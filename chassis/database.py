@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -21,6 +22,8 @@ from chassis.faults import Unavailable
 
 SQLITE_BUSY_TIMEOUT_S = 10.0
 MAX_TRANSACTION_TRIES = 5
+# Shutting down, crashed, starting up, too many connections; beside all of class 08, "connection exception".
+_UNREACHABLE_SQLSTATES = frozenset({"57P01", "57P02", "57P03", "53300"})
 _RETRY_SQLSTATES = frozenset({"40001", "40P01"})  # serialization failure, deadlock: both say "run it again"
 
 ResultT = TypeVar("ResultT")
@@ -123,13 +126,19 @@ class Database:
 
 
 class _unreachable_is_unavailable:  # noqa: N801 - reads as a phrase where it is used
-    """Turns a lost or refused connection into a fault; everything else passes."""
+    """Turns a lost or refused connection into a fault; everything else passes.
+
+    While it connects, asyncpg's own exceptions and the system's (a refused port, a missing socket, an unknown host)
+    come through as they are; later ones come wrapped.
+    """
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        state = str(getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlstate", ""))
+        refused = state in _UNREACHABLE_SQLSTATES or state.startswith("08")
         busy = isinstance(error, DBAPIError) and "database is locked" in str(error.orig)
-        if lost or busy or isinstance(error, ConnectionError | TimeoutError):
+        if lost or refused or busy or isinstance(error, OSError | PoolTimeout):
             raise Unavailable("DATABASE_UNREACHABLE", "the database cannot be reached; try again") from error

@@ -14,7 +14,7 @@ class PostgresProxy:
         self._socket = Path(str(parsed.query["host"])) / ".s.PGSQL.5432"
         self._parsed = parsed
         self._server: asyncio.Server | None = None
-        self._port = 0
+        self._whole = True
         self._writers: set[asyncio.StreamWriter] = set()
 
     @property
@@ -22,27 +22,38 @@ class PostgresProxy:
         """The DSN by way of this proxy."""
         return f"postgresql+asyncpg://{self._parsed.username}@127.0.0.1:{self._port}/{self._parsed.database}"
 
+    @property
+    def _port(self) -> int:
+        assert self._server is not None, "inside the block only"
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
     async def __aenter__(self) -> "PostgresProxy":
-        await self.mend()
+        self._server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.cut()
+        assert self._server is not None
+        self._server.close()
 
     async def mend(self) -> None:
-        """Listens, at the same port as before."""
-        self._server = await asyncio.start_server(self._forward, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
+        """Forwards again."""
+        self._whole = True
 
     async def cut(self) -> None:
-        """Drops every connection and refuses new ones."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        """Drops every connection, and new ones as they come.
+
+        It goes on listening: somebody else, even a client's own outgoing connection, could get a port that was left.
+        """
+        self._whole = False
         for writer in self._writers:
             writer.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._whole:
+            writer.transport.abort()
+            return
         try:
             upstream_reader, upstream_writer = await asyncio.open_unix_connection(str(self._socket))
         except OSError:
