@@ -198,7 +198,7 @@ async def test_outcomes_that_cost_nothing_keep_their_row_and_make_no_entry(usage
 
 async def test_an_estimate_is_never_charged_above_its_hold(usage: UsageService) -> None:
     edge = await usage.open_edge()
-    estimate = {"outcome": pb.OUTCOME_ESTIMATED, "source": pb.USAGE_SOURCE_ESTIMATED}
+    estimate: dict[str, Any] = {"outcome": pb.OUTCOME_ESTIMATED, "source": pb.USAGE_SOURCE_ESTIMATED}
     edge.spool(event("acme", hold=150_000, **estimate), event("acme", hold=USD, **estimate))
     await edge.ship()
     assert (await usage.balance("acme")).charged_nanousd == 150_000 + 200_000
@@ -421,30 +421,28 @@ async def test_what_comes_with_later_versions_says_so(usage: UsageService) -> No
     assert "UNIMPLEMENTED" in str(recalled.value)
 
 
-@pytest.mark.parametrize(
-    ("field", "change"),
-    [
-        ("session.spool_uuid", {"session": pb.Session(spool_uuid="A", incarnation=1)}),
-        ("session.incarnation", {"session": pb.Session(spool_uuid=str(uuid.uuid4()))}),
-        ("demands.lease_id", {"lease_id": ""}),
-        ("demands.account_id", {"account_id": ""}),
-        ("demands.account_id", {"account_id": "revenue"}),
-        ("demands.account_id", {"account_id": "a" * 101}),
-        ("demands.seq", {"seq": 0}),
-        ("demands.min_nanousd", {"min_nanousd": 0}),
-        ("demands.want_nanousd", {"want_nanousd": 10**18 + 1}),
-    ],
-)
-async def test_a_demand_out_of_bounds_is_refused_by_its_field(
-    usage: UsageService, field: str, change: dict[str, Any]
-) -> None:
+BAD_DEMANDS: list[tuple[str, dict[str, Any]]] = [
+    ("session.spool_uuid", {"session": pb.Session(spool_uuid="A", incarnation=1)}),
+    ("session.incarnation", {"session": pb.Session(spool_uuid=str(uuid.uuid4()))}),
+    ("demands.lease_id", {"lease_id": ""}),
+    ("demands.account_id", {"account_id": ""}),
+    ("demands.account_id", {"account_id": "revenue"}),
+    ("demands.account_id", {"account_id": "a" * 101}),
+    ("demands.seq", {"seq": 0}),
+    ("demands.min_nanousd", {"min_nanousd": 0}),
+    ("demands.want_nanousd", {"want_nanousd": 10**18 + 1}),
+]
+
+
+async def test_a_demand_out_of_bounds_is_refused_by_its_field(usage: UsageService) -> None:
     edge = await usage.open_edge()
-    fields: dict[str, Any] = {"lease_id": new_id(), "account_id": "a", "seq": 1, "want_nanousd": 1, "min_nanousd": 1}
-    session = change.pop("session", edge.session) if "session" in (change := dict(change)) else edge.session
-    request = pb.AcquireRequest(session=session, demands=[pb.LeaseDemand(**{**fields, **change})])
-    with pytest.raises(InvalidArgument) as caught:
-        await usage.call(usage.metering.Acquire, request)
-    assert [violation.field for violation in caught.value.violations] == [field]
+    for field, change in BAD_DEMANDS:
+        fields = {"lease_id": new_id(), "account_id": "a", "seq": 1, "want_nanousd": 1, "min_nanousd": 1, **change}
+        session = fields.pop("session", edge.session)
+        request = pb.AcquireRequest(session=session, demands=[pb.LeaseDemand(**fields)])
+        with pytest.raises(InvalidArgument) as caught:
+            await usage.call(usage.metering.Acquire, request)
+        assert [violation.field for violation in caught.value.violations] == [field]
 
 
 async def test_a_lease_of_another_session_cannot_be_drawn_on(usage: UsageService) -> None:
