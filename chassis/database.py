@@ -128,8 +128,8 @@ class Database:
 class _unreachable_is_unavailable:  # noqa: N801 - reads as a phrase where it is used
     """Turns a lost or refused connection into a fault; everything else passes.
 
-    While it connects, asyncpg's own exceptions and the system's (a refused port, a missing socket, an unknown host)
-    come through as they are; later ones come wrapped.
+    While it connects, the system's own exceptions (a refused port, a missing socket, an unknown host) come through as
+    they are; the database's come wrapped, with its SQLSTATE.
     """
 
     def __enter__(self) -> None:
