@@ -8,8 +8,7 @@ Both public resources go this way; what differs between them is in edge/openai a
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
@@ -17,6 +16,7 @@ from chassis.clock import Clock
 from edge import metrics
 from edge.access.bearer import grant_of
 from edge.access.key_cache import Grant, KeyCache
+from edge.attempts import REFUSED_OUR_CREDENTIALS, Attempts, Plan
 from edge.bill import RESOURCE_TO_PB, Bill
 from edge.http.answer import Answer, Sent, simple_answer
 from edge.http.body import ClientGone, read_body
@@ -41,26 +41,8 @@ from edge.upstream.watchdog import Watchdog
 from pricing import hold_nanousd
 from protos.usage.v1 import usage_pb2
 
-# An upstream that answers so cannot serve now, or refuses us: another deployment may.
-_REFUSED_OUR_CREDENTIALS = frozenset({401, 402, 403})
 _DONE = b"data: [DONE]\n\n"
 _EVENT_STREAM = "text/event-stream"
-_NONE_REACHABLE = "No server of this model can be reached right now."
-
-
-ReadAnswer = Callable[[Call], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What was decided before the first byte goes upstream."""
-
-    ask: Ask
-    resource: str
-    model: Model
-    deployments: Sequence[Deployment]
-    headers: bytes
-    bill: Bill
 
 
 class Generator:
@@ -78,8 +60,9 @@ class Generator:
     ) -> None:
         self._settings, self._clock = settings, clock
         self._keys, self._catalog, self._meter = keys, catalog, meter
-        self._upstreams, self._watchdog = upstreams, watchdog
+        self._watchdog = watchdog
         self._health = Health()
+        self._attempts = Attempts(upstreams, self._health)
         self._randomness = random.Random()  # noqa: S311 - spreads load
         self.open_requests = 0
         self._idle = asyncio.Event()
@@ -194,7 +177,7 @@ class Generator:
     # -- a whole answer --
 
     async def _whole(self, request: Request, record: RequestRecord, plan: Plan) -> Sent:
-        call = await self._first_answer(plan, self._read_whole)
+        call = await self._attempts.first_answer(plan, self._read_whole)
         return await self._answer_whole(request, record, plan, call)
 
     async def _read_whole(self, call: Call) -> None:
@@ -206,7 +189,7 @@ class Generator:
         bill.saw_first_byte(call)
         gone = request.connection.transport is None
         ending = usage_pb2.ENDING_CLIENT_GONE if gone else usage_pb2.ENDING_COMPLETED
-        if call.status in _REFUSED_OUR_CREDENTIALS:
+        if call.status in REFUSED_OUR_CREDENTIALS:
             await bill.settle_nothing(502, usage_pb2.ENDING_UPSTREAM_FAILED)
             raise errors.upstream_error()
         usage = usage_from_body(body, _short(plan.resource)) if call.status < 400 or b'"usage"' in body else None
@@ -254,7 +237,7 @@ class Generator:
 
     async def _relay(self, request: Request, record: RequestRecord, plan: Plan, relay: Relay) -> Sent:
         bill, tap = plan.bill, relay.tap
-        call = await self._first_answer(plan, partial(self._read_head, relay))
+        call = await self._attempts.first_answer(plan, partial(self._read_head, relay))
         if call.status != 200 or not call.header("content-type").startswith(_EVENT_STREAM):
             if relay.committed:
                 await bill.settle_nothing(502, usage_pb2.ENDING_UPSTREAM_FAILED)
@@ -269,7 +252,7 @@ class Generator:
         except Failure as caught:
             failure = caught
             assert bill.deployment is not None  # it answered
-            self._attempt_failed(plan, bill.deployment, caught)
+            self._attempts.failed(plan, bill.deployment, caught)
         if not tap.ended:
             relay.write(tap.release())  # may complete the end
         ending = usage_pb2.ENDING_CLIENT_GONE if relay.gone else usage_pb2.ENDING_COMPLETED
@@ -305,66 +288,6 @@ class Generator:
             event = errors.chat_error_event(error)
         return relay.finish(event)
 
-    # -- attempts --
-
-    async def _first_answer(self, plan: Plan, read: ReadAnswer) -> Call:
-        """The first answer that may be passed on: of each deployment in turn, until one can serve.
-
-        Raises:
-            RequestError: 502, 503, 504 when none did; the bill is settled then.
-        """
-        failure: Failure | None = None
-        for index, deployment in enumerate(plan.deployments):
-            last = index == len(plan.deployments) - 1
-            if index:
-                metrics.FAILOVERS.labels(plan.model.model_id).inc()
-            plan.bill.started_attempt(deployment, time.monotonic())
-            try:
-                call = await self._attempt(plan, deployment, read)
-            except Failure as caught:
-                failure = caught
-                self._attempt_failed(plan, deployment, caught)
-                continue
-            cannot_serve = call.status == 429 or call.status >= 500 or call.status in _REFUSED_OUR_CREDENTIALS
-            if cannot_serve:
-                self._health.failed(deployment.deployment_id, time.monotonic())
-                plan.bill.ended_attempt("status", call.status, time.monotonic())
-                metrics.attempts(deployment.deployment_id, "status").inc()
-                if not last:
-                    continue
-            else:
-                self._health.worked(deployment.deployment_id)
-                plan.bill.ended_attempt("", call.status, time.monotonic())
-                metrics.attempts(deployment.deployment_id, "ok").inc()
-            return call
-        assert failure is not None  # there is at least one deployment, and each one failed
-        error = _error_from_failure(failure)
-        await plan.bill.settle_nothing(error.status, usage_pb2.ENDING_UPSTREAM_FAILED)
-        raise error
-
-    async def _attempt(self, plan: Plan, deployment: Deployment, read: ReadAnswer) -> Call:
-        ask = plan.ask
-        asks_usage = plan.resource == CHAT and ask.stream and deployment.accepts_stream_options
-        upstream_model = deployment.upstream_model
-        body = ask.upstream_body(None if upstream_model == ask.model else upstream_model, include_usage=asks_usage)
-        call, reused = await self._upstreams.send(deployment, plan.resource, plan.headers, body)
-        try:
-            await read(call)
-        except Failure as failure:
-            if not (reused and failure.kind == "closed" and not call.first_byte_at_s):
-                raise
-            # The peer had closed this kept connection before it saw the request: not an attempt, send it anew.
-            metrics.STALE_RETRIES.inc()
-            call, _ = await self._upstreams.send(deployment, plan.resource, plan.headers, body, fresh=True)
-            await read(call)
-        return call
-
-    def _attempt_failed(self, plan: Plan, deployment: Deployment, failure: Failure) -> None:
-        now_s = time.monotonic()
-        self._health.failed(deployment.deployment_id, now_s)
-        plan.bill.ended_attempt(failure.kind, 0, now_s)
-        metrics.attempts(deployment.deployment_id, failure.kind).inc()
-
 
 def token_bounds(model: Model, ask: Ask) -> tuple[int, int]:
     """The most prompt and completion tokens that a request can cost.
@@ -397,11 +320,3 @@ def _no_buffering(call: Call) -> Sequence[tuple[str, str]]:
     if not call.header("cache-control"):
         headers.append(STREAM_HEADERS[1])
     return headers
-
-
-def _error_from_failure(failure: Failure) -> RequestError:
-    if failure.kind in ("connect", "connect_timeout"):
-        return errors.unavailable(_NONE_REACHABLE, retry_after_s=1)
-    if failure.kind in ("first_byte_timeout", "idle_timeout"):
-        return errors.upstream_timeout()
-    return errors.upstream_error()

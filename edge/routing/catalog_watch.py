@@ -13,7 +13,7 @@ from chassis.clock import Clock
 from chassis.faults import Fault
 from chassis.log import logger
 from edge import metrics
-from edge.routing.snapshot import EMPTY, Snapshot, snapshot_from_pb
+from edge.routing.snapshot import EMPTY, Snapshot, snapshot_from_pb, unknown_fields
 from protos.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 
 _log = logger(__name__)
@@ -85,6 +85,9 @@ class CatalogWatch:
         except ValueError as error:
             _log.error("catalog snapshot cannot be used; keeping the one before", number=pb.number, reason=str(error))
             return False
+        for each in pb.deployments:
+            if unknown := unknown_fields(each):
+                _log.warning("unknown fields in allow", deployment=each.deployment_id, fields=sorted(unknown))
         missing = [
             each.deployment_id
             for each in pb.deployments

@@ -10,6 +10,7 @@ from decimal import Decimal
 from functools import cached_property
 from math import inf
 
+from edge.openai.fields import REFUSED
 from edge.openai.refuse import Refusals
 from pricing import Price
 from protos.catalog.v1 import catalog_pb2
@@ -116,6 +117,7 @@ def snapshot_from_pb(
 def _deployment_from_pb(pb: catalog_pb2.Deployment, credential: catalog_pb2.CredentialSource | None) -> Deployment:
     if pb.kind not in _KINDS:
         raise ValueError(f"deployment {pb.deployment_id} has the unknown kind {pb.kind}: upgrade this edge")
+    allow = frozenset(pb.allowed_fields) - unknown_fields(pb)
     commit_after_s = pb.commit_after.ToTimedelta().total_seconds()
     return Deployment(
         deployment_id=pb.deployment_id,
@@ -131,8 +133,15 @@ def _deployment_from_pb(pb: catalog_pb2.Deployment, credential: catalog_pb2.Cred
         commit_after_s=commit_after_s or inf,
         accepts_stream_options=pb.accepts_stream_options,
         resources=frozenset(pb.resources),
-        refusals=Refusals(kind=_KINDS[pb.kind], allow=frozenset(pb.allowed_fields), n_max=pb.n_max),
+        refusals=Refusals(
+            kind=_KINDS[pb.kind], allow=allow, n_max=pb.n_max
+        ),
     )
+
+
+def unknown_fields(pb: catalog_pb2.Deployment) -> frozenset[str]:
+    """Fields that a deployment allows and this edge does not refuse anyway: misspelt, or of a newer version."""
+    return frozenset(pb.allowed_fields) - REFUSED.keys()
 
 
 def _model_from_pb(pb: catalog_pb2.Model, deployments: Sequence[Deployment]) -> Model:

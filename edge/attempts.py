@@ -1,0 +1,109 @@
+"""Asking one deployment after the other, until one gives an answer that may be passed on."""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from edge import metrics
+from edge.bill import Bill
+from edge.openai import errors
+from edge.openai.ask import Ask
+from edge.openai.errors import RequestError
+from edge.routing.choose import Health
+from edge.routing.snapshot import CHAT, Deployment, Model
+from edge.upstream.connection import Call, Failure
+from edge.upstream.upstreams import Upstreams
+from protos.usage.v1 import usage_pb2
+
+# The upstream refuses us, not the customer: another deployment may serve.
+REFUSED_OUR_CREDENTIALS = frozenset({401, 402, 403})
+_NONE_REACHABLE = "No server of this model can be reached right now."
+
+ReadAnswer = Callable[[Call], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was decided before the first byte goes upstream."""
+
+    ask: Ask
+    resource: str
+    model: Model
+    deployments: Sequence[Deployment]
+    headers: bytes
+    bill: Bill
+
+
+class Attempts:
+    """Calls to upstreams for one request; never another one after the first byte of an answer was passed on."""
+
+    def __init__(self, upstreams: Upstreams, health: Health) -> None:
+        self._upstreams, self._health = upstreams, health
+
+    async def first_answer(self, plan: Plan, read: ReadAnswer) -> Call:
+        """The first answer that may be passed on: of each deployment in turn, until one can serve. `read` says how far
+        an answer must be read to know that.
+
+        Raises:
+            RequestError: 502, 503, 504 when none did; the bill is settled then.
+        """
+        failure: Failure | None = None
+        for index, deployment in enumerate(plan.deployments):
+            last = index == len(plan.deployments) - 1
+            if index:
+                metrics.FAILOVERS.labels(plan.model.model_id).inc()
+            plan.bill.started_attempt(deployment, time.monotonic())
+            try:
+                call = await self._attempt(plan, deployment, read)
+            except Failure as caught:
+                failure = caught
+                self.failed(plan, deployment, caught)
+                continue
+            cannot_serve = call.status == 429 or call.status >= 500 or call.status in REFUSED_OUR_CREDENTIALS
+            if cannot_serve:
+                self._health.failed(deployment.deployment_id, time.monotonic())
+                plan.bill.ended_attempt("status", call.status, time.monotonic())
+                metrics.attempts(deployment.deployment_id, "status").inc()
+                if not last:
+                    continue
+            else:
+                self._health.worked(deployment.deployment_id)
+                plan.bill.ended_attempt("", call.status, time.monotonic())
+                metrics.attempts(deployment.deployment_id, "ok").inc()
+            return call
+        assert failure is not None  # there is at least one deployment, and each one failed
+        error = _error_from_failure(failure)
+        await plan.bill.settle_nothing(error.status, usage_pb2.ENDING_UPSTREAM_FAILED)
+        raise error
+
+    async def _attempt(self, plan: Plan, deployment: Deployment, read: ReadAnswer) -> Call:
+        ask = plan.ask
+        asks_usage = plan.resource == CHAT and ask.stream and deployment.accepts_stream_options
+        upstream_model = deployment.upstream_model
+        body = ask.upstream_body(None if upstream_model == ask.model else upstream_model, include_usage=asks_usage)
+        call, reused = await self._upstreams.send(deployment, plan.resource, plan.headers, body)
+        try:
+            await read(call)
+        except Failure as failure:
+            if not (reused and failure.kind == "closed" and not call.first_byte_at_s):
+                raise
+            # The peer had closed this kept connection before it saw the request: not an attempt, send it anew.
+            metrics.STALE_RETRIES.inc()
+            call, _ = await self._upstreams.send(deployment, plan.resource, plan.headers, body, fresh=True)
+            await read(call)
+        return call
+
+    def failed(self, plan: Plan, deployment: Deployment, failure: Failure) -> None:
+        """Remembers a deployment that failed, before its answer or in it."""
+        now_s = time.monotonic()
+        self._health.failed(deployment.deployment_id, now_s)
+        plan.bill.ended_attempt(failure.kind, 0, now_s)
+        metrics.attempts(deployment.deployment_id, failure.kind).inc()
+
+
+def _error_from_failure(failure: Failure) -> RequestError:
+    if failure.kind in ("connect", "connect_timeout"):
+        return errors.unavailable(_NONE_REACHABLE, retry_after_s=1)
+    if failure.kind in ("first_byte_timeout", "idle_timeout"):
+        return errors.upstream_timeout()
+    return errors.upstream_error()
