@@ -128,7 +128,7 @@ class GroupCommit:
         self._is_running = False
         if failure is not None:
             # After a failed sync nobody can say what is on the disk. The system still has the records, so they are
-            # shipped and answers end; nothing new is admitted (docs/billing.md, "The spool").
+            # shipped and answers end; nothing new is admitted (docs/billing.md, "Session, lease, spool").
             _log.error("spool cannot be synced; nothing more is admitted", error=str(failure))
             self.failed = failure
         for log, next_seq in self._covered:

@@ -1,7 +1,6 @@
 """The edge's meter against the real usage_svc: sessions, leases, spool and shipping, while usage_svc comes and goes."""
 
 import asyncio
-import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chassis import client, metrics
 from chassis.clock import SystemClock
@@ -52,12 +53,14 @@ class Relay:
         self._is_cut = False
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._is_cut:
+        try:
+            if not self._is_cut:
+                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
+                await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+        except ConnectionError:
+            pass
+        finally:
             writer.close()
-            return
-        with contextlib.suppress(ConnectionError):
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
-            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -506,3 +509,48 @@ async def test_a_finished_request_is_on_disk_when_its_wait_is_over(
         request_id = await side.request("a")
         segments = list(settings.spool_dir.glob("*/*.segment"))
         assert sum(path.read_bytes().count(request_id.encode()) for path in segments) == 2, "admitted, and its event"
+
+
+async def test_after_a_restart_of_usage_svc_the_same_session_goes_on(
+    sqlite_url: str, settings: MeteringSettings
+) -> None:
+    async with Relay() as relay:
+        async with usage_service(sqlite_url) as service:
+            relay.target_port = service.port
+            await service.credit("a", 5 * USD)
+            running = edge(relay.port, settings)
+            side = await running.__aenter__()
+            await side.request("a")
+        relay.cut()
+        await side.request("a")
+        async with usage_service(sqlite_url) as service:
+            relay.target_port = service.port
+            relay.mend()
+            await side.request("a")
+            await running.__aexit__(None, None, None)
+            assert len(await outcomes(service)) == 3
+            assert await states(service) == [usage_pb2.SESSION_STATE_DRAINED]
+            await service.audit()
+
+
+async def test_a_cursor_that_went_back_is_followed(local_usage: UsageService, settings: MeteringSettings) -> None:
+    await local_usage.credit("a", 5 * USD)
+    async with edge(local_usage.port, settings) as side:
+        for _ in range(5):
+            await side.request("a")
+
+        async def is_shipped() -> bool:
+            return len(await outcomes(local_usage)) == 5
+
+        await eventually(is_shipped)
+        await local_usage.database.write(_forget_everything_but_the_first)
+        await side.request("a")
+    assert len(await outcomes(local_usage)) == 6
+    assert await states(local_usage) == [usage_pb2.SESSION_STATE_DRAINED]
+    await local_usage.audit()
+
+
+async def _forget_everything_but_the_first(transaction: AsyncSession) -> None:
+    """As a database does that was restored from an earlier moment; duplicates are then known by their request ids."""
+    connection = await transaction.connection()
+    await connection.execute(text("UPDATE session SET next_seq = 2"))
