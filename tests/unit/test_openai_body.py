@@ -77,7 +77,10 @@ def test_a_body_nests_at_most_so_deep_wherever_it_is(where: str, opening: str, d
     nest = opening * (depth - 1) + "0" + ("]" if opening == "[" else "}") * (depth - 1)
     if where == "tools":
         nest = "[" + nest[1:] if opening == "[" else f"[{nest[: -len('}')].removeprefix(opening)}]"
-    body = f'{{"model":"m","{where}":{nest}}}'.encode()
+    if where == "stream_options":
+        nest = '{"k":' + nest.removeprefix(opening)[:-1] + "}"
+    messages = "" if where == "messages" else '"messages":[],'
+    body = f'{{"model":"m",{messages}"{where}":{nest}}}'.encode()
     assert ("deeper" in complaint(body)) == (depth > DEPTH_MAX)
 
 

@@ -16,6 +16,7 @@ EXAMPLES: dict[str, Callable[[], RequestError]] = {
     "invalid_api_key": errors.invalid_api_key,
     "insufficient_balance": lambda: errors.insufficient_balance("Add credit in the console."),
     "permission_denied": lambda: errors.permission_denied("The account is suspended."),
+    "model_not_found": lambda: errors.model_not_found("gpt-9"),
     "not_found": lambda: errors.not_found("/v1/embeddings"),
     "method_not_allowed": lambda: errors.method_not_allowed("GET", "/v1/responses", ["POST"]),
     "request_timeout": lambda: errors.request_timeout(30),

@@ -203,6 +203,10 @@ def test_the_renderer_is_not_reached_through_template_arguments() -> None:
         '{"type":["mcp"]}',
         '{"type":null}',
         '{"google_search":{}}',
+        '{"type":"web_search","function":{"name":"f"}}',
+        '{"type":"web_search","name":"f"}',
+        '{"type":"mcp","function":{"name":"f"},"type":"function"}',
+        '{"type":"mcp","name":"f","type":"function"}',
         '{"function":{"name":"f"}}',
     ],
 )
@@ -325,6 +329,22 @@ def test_no_place_in_a_conversation_hides_a_medium(messages: str) -> None:
     param = refused(f'{{"model":"m","messages":{messages}}}'.encode())
     assert param is not None
     assert param.startswith("messages")
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        '{"role":"user","content":"hi","image_url":"http://x"}',
+        '{"role":"user","content":[{"type":"input_text","text":"hi","image_url":"http://x"}]}',
+        '{"role":"user","content":[{"type":"input_image","image_url":"http://x"}],"content":"hi"}',
+        '{"type":"function_call_output","output":{"type":"input_image","image_url":"http://x"}}',
+        '{"type":"message","content":[[{"type":"input_image","image_url":"http://x"}]]}',
+    ],
+)
+def test_no_place_in_an_input_hides_a_medium(item: str) -> None:
+    param = refused(f'{{"model":"m","input":[{item}]}}'.encode())
+    assert param is not None
+    assert param.startswith("input[0]")
 
 
 def test_a_prediction_is_searched_like_a_message() -> None:
@@ -452,6 +472,8 @@ def test_sound_is_refused_unless_allowed(body: bytes, param: str) -> None:
 def test_an_address_or_an_id_in_sound_is_one_still() -> None:
     body = chat([{"type": "audio_url", "audio_url": {"url": INSIDE}}])
     assert refused(body, allow=frozenset({"audio"})) == PART + ".audio_url.url"
+    body = chat([{"type": "audio_url", "audio_url": INSIDE}])
+    assert refused(body, allow=frozenset({"audio"})) == PART + ".audio_url"
     body = chat([], messages=[{"role": "assistant", "content": None, "audio": {"id": "audio_1"}}])
     assert refused(body, allow=frozenset({"audio"})) == "messages[0].audio.id"
 
@@ -504,6 +526,11 @@ def test_words_in_a_text_are_only_words(unheard_of: dict[str, Any]) -> None:
         body = responses(items, **fields)
         assert refused(body, kind) is None
         assert not read(body).opaque
+
+
+def test_an_address_that_describes_no_medium_is_only_a_word() -> None:
+    assert refused(chat([{"type": "text", "text": "hi", "url": INSIDE}], url=INSIDE)) is None
+    assert refused(chat(documents=[{"title": "t", "text": "t", "url": INSIDE}])) is None
 
 
 def test_a_refusal_names_the_field_and_the_reason() -> None:
