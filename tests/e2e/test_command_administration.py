@@ -12,7 +12,7 @@ import pytest
 from openai import APIStatusError, OpenAI
 
 from tests.harness.eventually import eventually_sync
-from tests.harness.processes import RunningStack, running_stack, scripted_catalog
+from tests.harness.processes import RunningStack, run_command, running_stack, scripted_catalog
 from tests.harness.upstream_process import UpstreamProcess, upstream_process
 from tollgate.__main__ import main
 
@@ -286,3 +286,10 @@ def test_a_wrong_setting_of_the_command_is_named(tollgate: Tollgate, monkeypatch
     wrong = tollgate("accounts", "list")
     assert wrong.status == 2
     assert "TOLLGATE_COMMAND_TIMEOUT_S" in wrong.stderr
+
+
+def test_a_second_stack_on_the_same_folder_is_refused(stack: RunningStack) -> None:
+    second = run_command("up", "--data-dir", str(stack.data_dir), "--port", "0")
+    assert second.returncode == 1
+    assert stack.base_url in second.stderr
+    assert stack.tollgate("models", "list")["models"], "the first one goes on"

@@ -1,0 +1,150 @@
+"""`tollgate up`: starts, second starts, ends, and the ways in which it must not end."""
+
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from openai import OpenAI
+
+from tests.harness.eventually import eventually_sync
+from tests.harness.processes import (
+    STOP_S_MAX,
+    RunningStack,
+    run_command,
+    running_stack,
+    scripted_catalog,
+    starting_stack,
+)
+from tests.harness.upstream_answer import Answer
+from tests.harness.upstream_process import upstream_process
+
+NO_UPSTREAM = "http://127.0.0.1:9"  # nothing ever connects to it in these tests
+
+
+def test_a_second_start_keeps_balance_and_keys(tmp_path: Path) -> None:
+    with upstream_process() as upstream:
+        with running_stack(scripted_catalog(upstream.url), tmp_path) as stack:
+            secret = stack.create_key()
+            _ask(stack, secret)
+            eventually_sync(lambda: stack.balance().charged_nanousd > 0, 20)
+            before = stack.balance()
+            assert stack.stop(signal.SIGINT) == 0
+        # Without --catalog: the catalog in the folder is the operator's, and stays.
+        with running_stack(None, tmp_path) as stack:
+            after = stack.balance()
+            assert after.posted_nanousd == before.posted_nanousd
+            _ask(stack, secret)
+            eventually_sync(lambda: stack.balance().charged_nanousd > before.charged_nanousd, 20)
+
+
+def test_ctrl_c_lets_an_open_stream_finish_and_bills_it(tmp_path: Path) -> None:
+    with upstream_process() as upstream, running_stack(scripted_catalog(upstream.url), tmp_path) as stack:
+        secret = stack.create_key()
+        upstream.script(Answer(events=20, gap_ms=100))
+        with OpenAI(base_url=stack.base_url, api_key=secret, max_retries=0) as client:
+            stream = client.chat.completions.create(
+                model="scripted/ok", messages=[{"role": "user", "content": "slowly"}], max_tokens=100, stream=True
+            )
+            first = next(iter(stream))
+            assert first.choices
+            stack.process.send_signal(signal.SIGINT)
+            rest = list(stream)
+        assert rest[-1].choices[0].finish_reason == "stop"
+        assert rest[-1].usage is not None
+        assert stack.process.wait(STOP_S_MAX) == 0
+        cost_nanousd = rest[-1].usage.prompt_tokens * 1_000 + rest[-1].usage.completion_tokens * 2_000
+        with running_stack(None, tmp_path) as again:
+            assert again.balance().charged_nanousd == cost_nanousd
+
+
+def test_a_child_that_dies_takes_the_rest_down_and_is_named(tmp_path: Path) -> None:
+    with running_stack(scripted_catalog(NO_UPSTREAM), tmp_path) as stack:
+        stack.kill("usage_svc")
+        assert stack.process.wait(STOP_S_MAX) == 1
+        printed = stack.output.read_text()
+        assert "usage_svc was ended by SIGKILL" in printed
+        assert "usage_svc.log" in printed
+        assert "ready port=" in printed, "its last log lines are shown"
+        assert "Traceback" not in printed
+        _all_gone(stack)
+        assert not (stack.data_dir / "run.json").exists()
+
+
+def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    with running_stack(scripted_catalog(NO_UPSTREAM), tmp_path) as stack:
+        stack.process.kill()
+        stack.process.wait()
+        _all_gone(stack)
+        # The lock went with the last of them, so the folder can be used again; what was left behind does not mislead.
+        stale = stack.command("accounts", "list")
+        assert stale.returncode == 1
+        assert "nothing is running here" in stale.stderr
+
+
+def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused = run_command("up", "--data-dir", str(tmp_path / "data"), "--port", port)
+    assert refused.returncode == 1
+    assert port in refused.stderr
+    assert "--port" in refused.stderr
+    assert not (tmp_path / "data" / "logs").exists()
+
+
+def test_a_bad_catalog_ends_the_start_with_its_lines(tmp_path: Path) -> None:
+    with starting_stack("models:\n  - id: free/lunch\n", tmp_path) as (process, output):
+        assert process.wait(STOP_S_MAX * 2) == 1
+        printed = output.read_text()
+    assert "line 2" in printed
+    assert "Traceback" not in printed
+
+
+def test_a_catalog_that_cannot_be_read_starts_nothing(tmp_path: Path) -> None:
+    refused = run_command("up", "--data-dir", str(tmp_path / "data"), "--catalog", str(tmp_path / "nowhere.yaml"))
+    assert refused.returncode == 1
+    assert "nowhere.yaml" in refused.stderr
+    assert not (tmp_path / "data" / "logs").exists()
+
+
+def test_a_wrong_setting_of_a_service_ends_the_start_and_is_named(tmp_path: Path) -> None:
+    wrong = {"TOLLGATE_USAGE_SESSION_TTL_S": "soon"}
+    with starting_stack(None, tmp_path, environment=wrong) as (process, output):
+        assert process.wait(STOP_S_MAX * 2) == 1
+        printed = output.read_text()
+    assert "usage_svc ended with exit status" in printed
+    assert "TOLLGATE_USAGE_SESSION_TTL_S" in printed
+
+
+def test_a_stop_during_the_start_is_clean(tmp_path: Path) -> None:
+    with starting_stack(None, tmp_path) as (process, output):
+        eventually_sync(lambda: (tmp_path / "data" / "logs" / "auth_svc.log").exists(), 60)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(STOP_S_MAX) == 0
+        assert "Traceback" not in output.read_text()
+
+
+def _ask(stack: RunningStack, secret: str) -> None:
+    with OpenAI(base_url=stack.base_url, api_key=secret) as client:
+        answer = client.chat.completions.create(
+            model="scripted/ok", messages=[{"role": "user", "content": "one two three"}], max_tokens=50
+        )
+    assert answer.usage is not None
+
+
+def _all_gone(stack: RunningStack) -> None:
+    for pid in stack.run["child_pids"].values():
+        eventually_sync(_gone(pid), STOP_S_MAX)
+
+
+def _gone(pid: int) -> Callable[[], bool]:
+    def check() -> bool:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        return state == "Z"  # where nobody reaps orphans, a zombie is what is left
+
+    return check
