@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from catalog_svc.servicer import CatalogAdminServicer, CatalogServicer
 from catalog_svc.settings import CatalogSettings
-from catalog_svc.snapshot_feed import SnapshotFeed
+from catalog_svc.snapshot_feed import POLL_INTERVAL_S, POLL_INTERVAL_SQLITE_S, SnapshotFeed
 from catalog_svc.store import CatalogStore
 from chassis.clock import Clock, SystemClock
 from chassis.database import Database
@@ -27,7 +27,13 @@ async def open_servicers(
     Watches end when the lifetime is stopped, so that the server does not have to wait for them.
     """
     store = CatalogStore(database)
-    feed = SnapshotFeed(store, clock, heartbeat_s=settings.watch_heartbeat_s, watches_max=settings.watches_max)
+    feed = SnapshotFeed(
+        store,
+        clock,
+        heartbeat_s=settings.watch_heartbeat_s,
+        watches_max=settings.watches_max,
+        poll_interval_s=POLL_INTERVAL_SQLITE_S if database.is_sqlite else POLL_INTERVAL_S,
+    )
 
     async def close_feed_when_stopped() -> None:
         await lifetime.until_stopped()

@@ -13,7 +13,10 @@ from chassis.faults import ResourceExhausted, Unavailable
 from chassis.log import logger
 from protos.catalog.v1 import catalog_pb2 as pb
 
-POLL_INTERVAL_S = 0.2  # a change at another replica is pushed within this and one query
+# A change at another replica is pushed within this and one query. SQLite has no replicas on other machines, and a poll
+# there costs as much as twenty requests cost the service: a second process on the file may wait a little longer.
+POLL_INTERVAL_S = 0.2
+POLL_INTERVAL_SQLITE_S = 0.5
 CHECK_TIMEOUT_S = 5.0
 CHECK_AGE_S_MAX = 1.0  # a heartbeat says "nothing newer", so it needs a look at the database that is no older
 
@@ -23,7 +26,10 @@ _log = logger(__name__)
 class SnapshotFeed:
     """One per process. `poll` must run beside it, and `close` ends every watch so that a server can stop."""
 
-    def __init__(self, store: CatalogStore, clock: Clock, *, heartbeat_s: float, watches_max: int) -> None:
+    def __init__(
+        self, store: CatalogStore, clock: Clock, *, heartbeat_s: float, watches_max: int, poll_interval_s: float
+    ) -> None:
+        self._poll_interval_s = poll_interval_s
         self._store = store
         self._clock = clock
         self._heartbeat_s = heartbeat_s
@@ -79,7 +85,7 @@ class SnapshotFeed:
                 if reachable:
                     _log.warning("database unreachable; watchers hear no heartbeat until it is back", error=str(error))
                 reachable = False
-            await asyncio.sleep(POLL_INTERVAL_S)
+            await asyncio.sleep(self._poll_interval_s)
 
     async def watch(self, after_number: int) -> AsyncIterator[pb.WatchSnapshotResponse]:
         """Each snapshot that the reader does not have, and heartbeats. Ends when the feed is closed.
