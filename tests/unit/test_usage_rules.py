@@ -2,6 +2,7 @@
 
 import re
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -193,3 +194,9 @@ def test_every_reason_that_the_code_names_is_explained() -> None:
     with open(rating.__file__) as source:
         named = set(re.findall(r'(?:return|else) "([A-Z_]{5,})"', source.read()))
     assert named <= set(QUARANTINE_REASONS)
+
+
+def test_every_reason_is_in_the_documentation_as_the_code_has_it() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "billing.md").read_text()
+    for reason, explanation in QUARANTINE_REASONS.items():
+        assert f"| `{reason}` | {explanation} |" in page
