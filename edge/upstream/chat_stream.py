@@ -25,7 +25,6 @@ class Carry(enum.Enum):
 _FRAME_LESSONS = 16
 _LESSON_PAYS_EVENTS = 4
 _NO_FRAME = b"\n"  # no event starts with it
-_BACKSLASH = ord("\\")
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -42,7 +41,6 @@ class _Chunk(msgspec.Struct, gc=False):
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
-_choice = msgspec.json.Decoder(_Choice)
 _usage = msgspec.json.Decoder(ChatUsage)
 _raw_list = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -116,12 +114,7 @@ class ChatTap(PieceTap):
         # The common event: the last plain one with another text in it (`frame_of`), passed on as the object that it is.
         if self._quiet and data.startswith(self._head) and data.endswith(self._tail):
             size = len(data)
-            end = size - self._tail_size
-            if (
-                data.find(b'"', self._head_size) == end
-                and data[end - 1] != _BACKSLASH
-                and size <= self._max_event_bytes
-            ):
+            if data.find(b'"', self._head_size) + self._tail_size == size and size <= self._max_event_bytes:
                 self.delivered_bytes += size
                 self.delivered_events += 1
                 return data
@@ -274,13 +267,10 @@ def _odd_choices(text: bytes) -> list[_Choice] | None:
         return None
     choices = []
     for index, raw in enumerate(raw_choices):
-        try:
-            choices.append(_choice.decode(raw))
-        except NOT_JSON:
-            members = members_of(bytes(raw)) or {}
-            finish_reason = members.get("finish_reason", b"null") not in _FALSE
-            usage = _odd_usage(members.get("usage", b"null"))
-            choices.append(_Choice(members.get("index", b"%d" % index).decode("latin-1"), finish_reason, usage))
+        members = members_of(bytes(raw)) or {}
+        finish_reason = members.get("finish_reason", b"null") not in _FALSE
+        usage = _odd_usage(members.get("usage", b"null"))
+        choices.append(_Choice(members.get("index", b"%d" % index).decode("latin-1"), finish_reason, usage))
     return choices
 
 

@@ -43,18 +43,17 @@ def plain_events(data: bytes) -> int:
 
 
 def frame_of(event: bytes) -> tuple[bytes, bytes] | None:
-    """What comes before and after the text of an unmarked event; None if it has no such text, or one with a quote in
-    it.
+    """What comes before and after the text of an unmarked event; None if it has no text, or one with a quote in it.
 
-    The events of one stream differ in little else, so a later one that is the same head, some bytes without a quote
-    (and without a backslash before the tail) and the same tail is the same JSON with another string in it: it cannot
-    say more than this event did, and three comparisons tell.
+    The events of one stream differ in little else. A later one that is the same head, then bytes without a quote, then
+    the same tail has the same keys with the same values: it says no more than this one did, and three comparisons
+    tell. (Words of ours within the text are text.)
     """
     found = _VARYING_STRING.search(event)
     if found is None:
         return None
     end = event.find(b'"', found.end())
-    if end < 0 or event[end - 1] == _BACKSLASH:
+    if end < 0 or event[end - 1] == _BACKSLASH:  # the tail would begin within the text
         return None
     return event[: found.end()], event[end:]
 

@@ -5,6 +5,7 @@ import tracemalloc
 
 import pytest
 
+from edge.upstream.plain_events import frame_of
 from edge.upstream.usage_tap import Carry, EventTooLarge, StreamTap, chat_tap, responses_tap
 from pricing.token_usage import TokenUsage
 from tests.harness.chat_events import DONE, ODD_USAGES, USAGE, chunk, drive, event, usage_chunk
@@ -48,10 +49,42 @@ def test_text_with_a_quote_or_a_backslash_does_not_hide_what_follows_it() -> Non
         tap, out = feed_all(Carry.CARRY, head, head, event(chunk(text)), event(chunk(text, "stop")))
         assert out[2:] == [event(chunk(text)), b""]
         assert tap.finished
-    # The same head and tail, but the backslash makes the tail's quote a part of the text and another key follows.
-    crafted = head.replace(b'"a"', b'"a\\"')
-    tap, out = feed_all(Carry.CARRY, head, head, crafted)
-    assert out[2] == crafted
+
+
+def test_an_event_like_the_last_one_but_for_a_finish_of_the_same_length_is_noticed() -> None:
+    plain = b'data: {"choices":[{"finish_reason":null,"index":0,"delta":{"content":"a"}}]}\n\n'
+    for finish in (plain.replace(b"null", b'"ok"'), plain.replace(b'"a"}}]}', b'"a"}}],"error":1}')):
+        tap, out = feed_all(Carry.CARRY, plain, plain, plain, finish)
+        assert out[:3] == [plain] * 3
+        assert (tap.finished, tap.error_seen) == (b"null" not in finish, b"null" in finish)
+
+
+def test_the_frame_of_an_event_is_what_surrounds_its_text() -> None:
+    assert frame_of(b'data: {"delta":{"content":"x"},"a":"b"}\n\n') == (
+        b'data: {"delta":{"content":"',
+        b'"},"a":"b"}\n\n',
+    )
+    for nothing in (b'data: {"content":"say \\"hi"}\n\n', b'data: {"content":null}\n\n', b'data: {"content":"'):
+        assert frame_of(nothing) is None
+
+
+def test_one_key_that_says_something_among_others_that_say_null_is_noticed() -> None:
+    choices: list[dict[str, object]] = [
+        {"index": 0, "finish_reason": None},
+        {"index": 1, "finish_reason": "stop", "usage": USAGE},
+    ]
+    for first in ({"index": 0, "finish_reason": None}, {"index": 0, "finish_reason": None, "usage": None}):
+        tap, _ = feed_all(Carry.CARRY, event({"choices": [first, choices[1]], "usage": None}))
+        assert (tap.finished, tap.usage) == (True, TokenUsage(11, 7, 3))
+    tap, _ = feed_all(Carry.CARRY, event({"choices": [{**choices[0], "usage": USAGE}], "usage": None}))
+    assert tap.usage == TokenUsage(11, 7, 3)
+
+
+def test_an_opening_event_without_choices_passes_whatever_its_usage_is_named() -> None:
+    for members in (b"", b',"usage":null', b',"usage":null,"error":null'):
+        opening = b'data: {"choices":[]' + members + b"}\n\n"
+        for carry in Carry:
+            assert feed_all(carry, opening)[1] == [opening]
 
 
 def test_events_after_the_finish_are_delayed_by_one_in_order_and_comments_pass_ahead() -> None:
@@ -67,6 +100,14 @@ def test_usage_is_carried_on_the_last_event_with_choices_even_if_that_comes_afte
     tap, out = feed_all(Carry.CARRY, event(chunk(finish="stop")), event(usage_chunk()), event(chunk("after")), DONE)
     assert out == [b"", b"", event(chunk(finish="stop")), b""]
     assert tap.ending() == event(chunk("after", usage=USAGE)) + DONE
+
+
+def test_usage_is_carried_on_the_held_event_even_if_one_without_choices_waits_behind_it() -> None:
+    ping = event({"type": "ping", "choices": None})
+    tap, out = feed_all(Carry.CARRY, event(chunk(finish="stop")), ping, event(usage_chunk()), ping, DONE)
+    assert out == [b""] * 5
+    assert tap.ending() == event(chunk(finish="stop", usage=USAGE)) + ping * 2 + DONE
+    assert tap.delivered_events == 4
 
 
 def test_a_null_is_replaced_where_it_stands_and_other_members_follow() -> None:
@@ -152,7 +193,11 @@ def test_data_that_is_no_object_is_unmetered_and_passes(data: bytes) -> None:
     assert tap.unmetered
 
 
-UNREADABLE = [*ODD_USAGES, {**USAGE, "prompt_tokens_details": {"cached_tokens": 0.5}}, {"prompt_tokens": 2**63}]
+UNREADABLE = [
+    *ODD_USAGES,
+    {**USAGE, "prompt_tokens_details": {"cached_tokens": 0.5}},
+    {**USAGE, "prompt_tokens": 2**63},
+]
 
 
 @pytest.mark.parametrize("usage", UNREADABLE)
