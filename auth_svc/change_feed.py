@@ -18,6 +18,7 @@ from chassis.log import logger
 
 # A revocation at another replica must be at every edge within a second: this is most of what we spend of it.
 POLL_S = 0.2
+POLL_SQLITE_S = 0.5  # no replicas on other machines there, and a poll costs as much as several look-ups
 BATCH_MAX = 1000
 RECENT_MAX = 10_000
 
@@ -45,6 +46,7 @@ class ChangeFeed:
         self._database, self._clock, self._lifetime = database, clock, lifetime
         # The reader is promised to hear something within heartbeat_s: half of it is left for the way.
         self._beat_s = heartbeat_s / 2
+        self._poll_s = POLL_SQLITE_S if database.is_sqlite else POLL_S
         self._recent = RecentChanges(revision, RECENT_MAX)
         self._confirm_time_s = clock.monotonic()
         self._reachable = True
@@ -66,7 +68,7 @@ class ChangeFeed:
                 if self._reachable:
                     _log.warning("database lost; watchers hear nothing until it is back", failure=str(fault))
                 self._reachable = False
-            await _set_or_timeout(self._poll_now, POLL_S)
+            await _set_or_timeout(self._poll_now, self._poll_s)
             self._poll_now.clear()
         self._wake_watchers()
 

@@ -17,6 +17,14 @@ class Clock(Protocol):
         ...
 
 
+if hasattr(time, "CLOCK_BOOTTIME"):
+
+    def _suspend_counting_s() -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+else:  # not Linux: its monotonic clock may stand still while the machine is suspended
+    _suspend_counting_s = time.monotonic
+
+
 class SystemClock:
     """The machine's."""
 
@@ -24,4 +32,4 @@ class SystemClock:
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+        return _suspend_counting_s()

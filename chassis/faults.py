@@ -30,6 +30,10 @@ from grpc_status import rpc_status
 ERROR_DOMAIN = "tollgate"
 
 
+class PortTaken(Exception):
+    """An address cannot be listened on; the message says which and what to do. Ends a start, never crosses the wire."""
+
+
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
     """One field that is wrong, and what would be right."""

@@ -15,9 +15,8 @@ from typing import Any
 
 import uvloop
 
-from chassis.faults import Fault
+from chassis.faults import Fault, PortTaken
 from chassis.log import logger
-from chassis.server import PortTaken
 
 _log = logger(__name__)
 

@@ -9,14 +9,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from chassis.faults import PortTaken
 from chassis.interceptors import CallInterceptor
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 MAX_CONCURRENT_STREAMS = 1000
-
-
-class PortTaken(Exception):
-    """The address cannot be listened on; the message says which and what to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,8 +59,8 @@ async def serving(
         )
     engine = open_engine(url, schema=schema, pool_size=configured.database_pool_size)
     async with Database(engine) as database, open_servicers(configured, database, process) as servicers:
-        with MetricsServer(configured.metrics_host, configured.metrics_port) as metrics_server:
-            async with RpcServer(
-                servicers, configured.listen_host, configured.listen_port, configured.drain_s
-            ) as server:
-                yield server, metrics_server
+        async with (
+            MetricsServer(configured.metrics_host, configured.metrics_port) as metrics_server,
+            RpcServer(servicers, configured.listen_host, configured.listen_port, configured.drain_s) as server,
+        ):
+            yield server, metrics_server

@@ -12,7 +12,7 @@ from chassis.clock import SystemClock
 from chassis.lifetime import Lifetime
 from chassis.log import logger
 from chassis.metrics import MetricsServer
-from chassis.server import PortTaken
+from chassis.faults import PortTaken
 from edge import metrics
 from edge.access.key_cache import KeyCache
 from edge.app import App
@@ -64,7 +64,7 @@ async def open_edge(configured: EdgeSettings, process: Lifetime) -> AsyncIterato
 async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitStack) -> Edge:
     clock = SystemClock()
     configured.data_dir.mkdir(parents=True, exist_ok=True)
-    metrics_server = stack.enter_context(MetricsServer(configured.metrics_host, configured.metrics_port))
+    metrics_server = await stack.enter_async_context(MetricsServer(configured.metrics_host, configured.metrics_port))
     auth = await stack.enter_async_context(channel(configured.auth_address))
     catalog_channel = await stack.enter_async_context(channel(configured.catalog_address))
     usage = await stack.enter_async_context(channel(configured.usage_address))
