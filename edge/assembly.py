@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from chassis.client import channel
 from chassis.clock import SystemClock
+from chassis.faults import PortTaken
 from chassis.lifetime import Lifetime
 from chassis.log import logger
 from chassis.metrics import MetricsServer
-from chassis.faults import PortTaken
 from edge import metrics
 from edge.access.key_cache import KeyCache
 from edge.app import App
