@@ -28,9 +28,14 @@ def main() -> None:
     threading.Thread(target=_follow_parent, args=(told.lifeline,), name="lifeline", daemon=True).start()
     if told.migrate:
         # In here, since this process loads the database's libraries anyway and the services do so side by side.
+        from chassis.settings import SettingsInvalid
+        from tollgate.failure import CommandFailed
         from tollgate.migrate import migrate_service
 
-        migrate_service(told.migrate)
+        try:
+            migrate_service(told.migrate)
+        except (CommandFailed, SettingsInvalid) as failure:
+            sys.exit(f"{told.module} cannot start:\n{failure}")
     sys.argv = [told.module, *told.arguments]
     runpy.run_module(told.module, run_name="__main__", alter_sys=True)
 

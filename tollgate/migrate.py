@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from chassis.settings import SettingsInvalid, load
+from chassis.settings import load
 from tollgate.failure import CommandFailed
 from tollgate.options import AsJson
 from tollgate.output import Document, show, table
@@ -49,6 +49,3 @@ def migrate_service(name: str) -> str:
         # str(error) may hold SQL and parameters, never the URL's password; its first line says what happened.
         first_line = str(error).splitlines()[0]
         raise CommandFailed("MIGRATION_FAILED", f"{name}_svc's database cannot be migrated: {first_line}") from error
-
-
-__all__ = ["SettingsInvalid", "migrate", "migrate_service"]

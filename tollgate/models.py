@@ -18,6 +18,7 @@ from tollgate.services import Services, ask, new_request_id
 
 app = typer.Typer(no_args_is_help=True, help="The catalog: models, prices, deployments.")
 
+_BEGINNING = "1970-01-01T00:00:00Z"  # what catalog_svc makes of a price without a date
 _MARKS = {"added": "+", "changed": "~", "removed": "-"}
 
 
@@ -178,7 +179,7 @@ def _model(model: Document) -> RenderableType:
         ["PRICE FROM", "INPUT $/1M", "CACHED $/1M", "OUTPUT $/1M", "IMAGE $", "REQUEST $", "VERSION"],
         (
             [
-                price["effective_time"] or "the beginning",
+                "the beginning" if price["effective_time"] == _BEGINNING else price["effective_time"],
                 *_prices(price),
                 price["image"],
                 price["request"],

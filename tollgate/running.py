@@ -53,8 +53,24 @@ class FolderLock:
 
 def _who_has(data_dir: Path) -> str:
     run = _read(data_dir)
-    where = f" at {run.base_url} (process {run.pid})" if run else ", or is still starting or stopping"
-    return f"a stack already runs on {data_dir}{where}: stop that one first, or use another --data-dir"
+    if run is None:
+        return f"a stack on {data_dir} is just starting or stopping: try again in a moment, or use another --data-dir"
+    if not _exists(run.pid):
+        return f"what is left of a killed stack on {data_dir} still finishes its requests: try again in half a minute"
+    return (
+        f"a stack already runs on {data_dir}, at {run.base_url} (process {run.pid}): stop that one first, "
+        "or use another --data-dir"
+    )
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's, and there
+    return True
 
 
 def write_run(file: Path, run: Run) -> None:

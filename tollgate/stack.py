@@ -81,7 +81,8 @@ class Stack:
             self._stop_asked.set()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, on_signal)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup: whoever ignores hangups wants to outlive one
+                loop.add_signal_handler(number, on_signal)
 
     async def _start(self, children: Children) -> None:
         plan = self._plan

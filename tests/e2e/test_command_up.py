@@ -1,5 +1,6 @@
 """`tollgate up`: starts, second starts, ends, and the ways in which it must not end."""
 
+import json
 import signal
 import socket
 from collections.abc import Callable
@@ -56,6 +57,22 @@ def test_ctrl_c_lets_an_open_stream_finish_and_bills_it(tmp_path: Path) -> None:
         cost_nanousd = rest[-1].usage.prompt_tokens * 1_000 + rest[-1].usage.completion_tokens * 2_000
         with running_stack(None, tmp_path) as again:
             assert again.balance().charged_nanousd == cost_nanousd
+
+
+def test_a_second_ctrl_c_waits_for_nobody(tmp_path: Path) -> None:
+    with upstream_process() as upstream, running_stack(scripted_catalog(upstream.url), tmp_path) as stack:
+        secret = stack.create_key()
+        upstream.script(Answer(events=3, gap_ms=60_000))
+        with OpenAI(base_url=stack.base_url, api_key=secret, max_retries=0) as client:
+            stream = client.chat.completions.create(
+                model="scripted/ok", messages=[{"role": "user", "content": "for ever"}], stream=True
+            )
+            next(iter(stream))
+            stack.process.send_signal(signal.SIGINT)
+            eventually_sync(lambda: '"stopping"' in stack.log("edge"), 20)
+            stack.process.send_signal(signal.SIGINT)
+            assert stack.process.wait(STOP_S_MAX) == 130
+        _all_gone(stack)
 
 
 def test_a_child_that_dies_takes_the_rest_down_and_is_named(tmp_path: Path) -> None:
@@ -124,6 +141,23 @@ def test_a_stop_during_the_start_is_clean(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(STOP_S_MAX) == 0
         assert "Traceback" not in output.read_text()
+
+
+def test_migrate_brings_each_database_to_the_newest_schema_and_may_be_repeated(tmp_path: Path) -> None:
+    environment = {"TOLLGATE_AUTH_KEY_PEPPER": "x" * 32} | {
+        f"TOLLGATE_{name.upper()}_DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / name}.db"
+        for name in ("auth", "catalog", "usage")
+    }
+    first = run_command("migrate", "--json", environment=environment)
+    assert first.returncode == 0, first.stderr
+    assert set(json.loads(first.stdout)["revisions"]) == {"auth", "catalog", "usage"}
+    assert run_command("migrate", "--json", environment=environment).stdout == first.stdout
+
+
+def test_migrate_without_a_database_is_wrong_usage() -> None:
+    refused = run_command("migrate", "usage")
+    assert refused.returncode == 2
+    assert "TOLLGATE_USAGE_DATABASE_URL" in refused.stderr
 
 
 def _ask(stack: RunningStack, secret: str) -> None:
