@@ -21,7 +21,7 @@ def secret_from(headers: CIMultiDictProxy[str]) -> str:
     if len(values) != 1:
         raise errors.invalid_api_key()
     value: str = values[0]
-    if value[:7].lower() != _SCHEME:
+    if value[:7].lower() != _SCHEME or not value.isascii():  # headers may hold bytes of any kind, keys do not
         raise errors.invalid_api_key()
     return value[7:].strip()
 

@@ -23,7 +23,7 @@ async def read_body(request: Request, bytes_max: int, timeout_s: float) -> bytes
     headers = request.headers
     encoding = headers.get("Content-Encoding")
     if encoding is not None and encoding.strip().lower() != "identity":
-        raise errors.unsupported_encoding(encoding)
+        raise errors.unsupported_encoding(encoding.encode("ascii", "replace").decode())  # may hold bytes of any kind
     length = headers.get("Content-Length")
     if length is not None and int(length) > bytes_max:  # the parser has checked that it is a number
         raise errors.body_too_large(bytes_max)

@@ -16,13 +16,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDictProxy
 
+from chassis.log import logger
 from edge.http.answer import Answer, Sent, simple_answer
-from edge.openai.errors import RequestError, bad_http
+from edge.openai.errors import RequestError, bad_http, headers_too_large, internal_error
+
+_log = logger(__name__)
 
 
 class ConnectionListener(Protocol):
@@ -51,7 +55,7 @@ class Request:
         self.content = content
         self.connection = connection
         self.method: str = message.method
-        self.path, _, self.query = message.path.partition("?")
+        self.path, _, self.query = _target(message.path).partition("?")
         self._task: Any = None  # aiohttp's connection loop sets it back to None
 
     @property
@@ -61,8 +65,9 @@ class Request:
 
     @property
     def keep_alive(self) -> bool:
-        """Whether the connection may serve another request after this one."""
-        return not self.message.should_close and not self.connection.closing
+        """Whether the connection may serve another request after this one: not if the client asked for its end, and not
+        while a part of the request's body is unread, since the next request would begin after all of it."""
+        return not self.message.should_close and not self.connection.closing and self.content.is_eof()
 
     @property
     def remote(self) -> str:
@@ -119,14 +124,29 @@ class Connection(RequestHandler):
         self, request: Request, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> Sent:
         """Answers what aiohttp's parser refused, in the shape that every error has."""
-        return simple_answer(request, Answer.from_error(parser_error(status, message)), keep_alive=False)
+        error = parser_error(exc, message) if status < 500 else internal_error()
+        if status >= 500:
+            _log.error("connection handling failed", exc_info=exc)
+        return simple_answer(request, Answer.from_error(error), keep_alive=False)
 
 
-def parser_error(status: int, message: str | None) -> RequestError:
+def _target(target: str) -> str:
+    """The target as path and query: of a whole URL (RFC 9112, 3.2.2) what follows the host, and always text that can be
+    encoded, since it is logged and echoed."""
+    if not target.startswith("/") and "://" in target:
+        _, slash, path = target.partition("://")[2].partition("/")
+        target = slash + path
+    return target if target.isascii() else target.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def parser_error(exc: BaseException | None, message: str | None) -> RequestError:
     """What a client is told whose request was not HTTP, or went over a limit of the parser."""
-    detail = (message or "not a valid HTTP request").splitlines()[0].rstrip(":")
-    return bad_http(detail)
+    if isinstance(exc, LineTooLong) or (message or "").startswith(_TOO_MANY_HEADERS):
+        return headers_too_large()
+    return bad_http((message or "not a valid HTTP request").splitlines()[0].rstrip(":"))
 
+
+_TOO_MANY_HEADERS = "Too many headers"
 
 # What may wait in one client's socket before its upstream is no longer read.
 WRITE_BUFFER_BYTES_MAX = 256 * 1024
