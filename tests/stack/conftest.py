@@ -1,0 +1,69 @@
+"""One stack for all tests of a module, and a fresh one for a test that stops what others need.
+
+Tests share a stack and do not meet: each makes its own accounts and keys, and its own models where it needs deployments
+of its own. The event loop is uvloop, as in production.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import uvloop
+
+from tests.harness.stack import Customer, Json, Stack, migrated, open_stack
+from tests.stack.client import Client
+
+OpenStack = Callable[..., Awaitable[Stack]]
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], uvloop.Loop]]:
+    """uvloop for every test below this folder."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Migrated, empty databases."""
+    return await migrated(tmp_path_factory.mktemp("databases"))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared_stack(
+    databases: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> AsyncIterator[Stack]:
+    """The module's stack, with the module's SETTINGS if it has some."""
+    settings: dict[str, Json] = getattr(request.module, "SETTINGS", {})
+    async with open_stack(tmp_path_factory.mktemp("stack"), databases=databases, settings=settings) as stack:
+        yield stack
+
+
+@pytest.fixture
+def stack(shared_stack: Stack) -> Stack:
+    """The module's stack, its upstream without scripts and records."""
+    shared_stack.upstream.reset()
+    return shared_stack
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def customer(stack: Stack) -> Customer:
+    """An account with 5 USD and a key."""
+    return await stack.customer()
+
+
+@pytest.fixture
+def client(stack: Stack, customer: Customer) -> Client:
+    """Sends requests with that key."""
+    return Client(stack.edge_url, customer.secret)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def fresh_stack(databases: Path, tmp_path: Path) -> AsyncIterator[OpenStack]:
+    """Opens a stack that only this test has: `await fresh_stack(edge={...})`, by process name its settings."""
+    async with AsyncExitStack() as exits:
+
+        async def opened(**settings: Json) -> Stack:
+            return await exits.enter_async_context(open_stack(tmp_path, databases=databases, settings=settings))
+
+        yield opened
