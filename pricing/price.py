@@ -8,7 +8,7 @@ from decimal import Decimal
 MAX_PRICE_USD = Decimal(1000)
 MAX_PRICE_DECIMALS = 18
 
-_SCALE = 10**MAX_PRICE_DECIMALS
+_SCALE: int = 10**MAX_PRICE_DECIMALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +62,4 @@ def _atto(name: str, value: Decimal) -> int:
     if -exponent > MAX_PRICE_DECIMALS:
         raise ValueError(f"price {name} has {-exponent} decimal places: at most {MAX_PRICE_DECIMALS} are kept exactly")
     numerator, denominator = value.as_integer_ratio()
-    return int(numerator) * _SCALE // int(denominator)
+    return numerator * _SCALE // denominator
