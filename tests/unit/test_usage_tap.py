@@ -74,7 +74,9 @@ def streams(draw: st.DrawFn) -> bytes:
         if draw(st.integers(0, 4)) == 0:
             other = draw(st.sampled_from([b"event: error", b"id: 7", b": comment", b"retry: 5", b"event: chunk"]))
             lines.insert(draw(st.integers(0, len(lines))), other)
-        stream += b"".join(line + draw(end) for line in lines) + draw(end)
+        stream += b"".join(line + draw(end) for line in lines)
+        blank = draw(end)  # CR and LF are one line end, and two objects in one event are none
+        stream += b"\r\n" if stream.endswith(b"\r") and blank == b"\n" else blank
     for _ in range(draw(st.integers(0, 2))):
         stream += b"data: [DONE]" + draw(end) + draw(end) + draw(st.sampled_from([b"", event(chunk("late"))]))
     torn = draw(st.integers(0, 3)) == 0
