@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
-UV_INSTALL := $(UV) pip install --python $(BIN)/python
+# Compiled here and once: else every process compiles what it imports where nobody lets Python write its caches.
+UV_INSTALL := $(UV) pip install --python $(BIN)/python --compile-bytecode
 PROTOS := $(wildcard protos/*/v1/*.proto)
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I.
 LOGO := \033[1m==>\033[0m
