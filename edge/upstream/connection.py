@@ -170,13 +170,14 @@ class Call:
         return not self._ended or self.connection is not None
 
     def took_head(self, status: int, headers: list[tuple[str, str]]) -> None:
-        self.status, self.headers = status, headers
+        self.headers = headers
+        encoding = self.header("content-encoding")
+        if encoding:  # before the status is known: an answer that cannot be read is none
+            self._decode = decoder(encoding)
+        self.status = status
         self.first_byte_at_s = self.last_read_at_s
         self.deadline_kind = "idle_timeout"
         self.deadline_s = self.last_read_at_s + self.idle_timeout_s
-        encoding = self.header("content-encoding")
-        if encoding:
-            self._decode = decoder(encoding)
         if self._head_waiter is not None and not self._head_waiter.done():
             self._head_waiter.set_result(None)
 
@@ -220,7 +221,6 @@ class UpstreamConnection(asyncio.Protocol):
         "_head",
         "_head_bytes",
         "_home",
-        "_loop",
         "_parser",
         "_until_close",
         "calls",
@@ -228,8 +228,8 @@ class UpstreamConnection(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, home: Home, loop: asyncio.AbstractEventLoop) -> None:
-        self._home, self._loop = home, loop
+    def __init__(self, home: Home) -> None:
+        self._home = home
         self._call: Call | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._head: list[tuple[str, str]] = []

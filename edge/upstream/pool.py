@@ -48,7 +48,7 @@ class Pool:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await self._loop.create_connection(
-                    lambda: UpstreamConnection(self, self._loop),
+                    lambda: UpstreamConnection(self),
                     self._host,
                     self._port,
                     ssl=self._tls,
