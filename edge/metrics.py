@@ -3,8 +3,9 @@
 from functools import lru_cache
 from typing import NamedTuple
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
 
+from edge.counting import Buckets, Count, LoopCounter, LoopHistogram
 from pricing import TokenUsage
 
 DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -13,43 +14,45 @@ OVERHEAD_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025
 # endpoint: chat_completions, responses, models, health, other.
 # model: an id of the catalog; empty where the request named none of them.
 # status: the HTTP status; 499 where the client went away before there was one.
-REQUESTS = Counter("tollgate_edge_requests_total", "HTTP requests answered.", ["endpoint", "model", "status"])
-ERRORS = Counter(
+REQUESTS = LoopCounter("tollgate_edge_requests_total", "HTTP requests answered.", ["endpoint", "model", "status"])
+ERRORS = LoopCounter(
     "tollgate_edge_errors_total", "Errors that the edge answered by itself, by their row in docs/errors.md.", ["reason"]
 )
-DURATION = Histogram(
+DURATION = LoopHistogram(
     "tollgate_edge_request_duration_seconds",
     "From the request's head to the last byte handed to the socket.",
     ["endpoint", "model"],
     buckets=DURATION_BUCKETS_S,
 )
-FIRST_BYTE = Histogram(
+FIRST_BYTE = LoopHistogram(
     "tollgate_edge_time_to_first_byte_seconds",
     "From the request's head to the first byte of the answer's body.",
     ["endpoint", "model"],
     buckets=DURATION_BUCKETS_S,
 )
-OVERHEAD = Histogram(
+OVERHEAD = LoopHistogram(
     "tollgate_edge_overhead_seconds",
     "Time that a generation spent in the edge itself: all but waiting for its upstream.",
     ["endpoint"],
     buckets=OVERHEAD_BUCKETS_S,
 )
 # kind: prompt, cached, cache_write, completion, reasoning.
-TOKENS = Counter("tollgate_edge_tokens_total", "Tokens that upstreams reported.", ["model", "kind"])
-COST = Counter("tollgate_edge_cost_nanousd_total", "Charges computed by the edge, in nano-USD.", ["model"])
+TOKENS = LoopCounter("tollgate_edge_tokens_total", "Tokens that upstreams reported.", ["model", "kind"])
+COST = LoopCounter("tollgate_edge_cost_nanousd_total", "Charges computed by the edge, in nano-USD.", ["model"])
 # outcome: measured, estimated, waived, none. ending: completed, client_gone, upstream_failed.
-OUTCOMES = Counter("tollgate_edge_outcomes_total", "What became of admitted requests' bills.", ["outcome", "ending"])
+OUTCOMES = LoopCounter(
+    "tollgate_edge_outcomes_total", "What became of admitted requests' bills.", ["outcome", "ending"]
+)
 OPEN_STREAMS = Gauge("tollgate_edge_open_streams", "Streams being relayed, abandoned ones included.")
 # result: ok, status (an error status), connect, connect_timeout, first_byte_timeout, idle_timeout, closed, garbage,
 # too_large, abandoned.
-ATTEMPTS = Counter("tollgate_edge_upstream_attempts_total", "Calls to upstreams.", ["deployment", "result"])
-FAILOVERS = Counter("tollgate_edge_upstream_failovers_total", "Times that another deployment was tried.", ["model"])
+ATTEMPTS = LoopCounter("tollgate_edge_upstream_attempts_total", "Calls to upstreams.", ["deployment", "result"])
+FAILOVERS = LoopCounter("tollgate_edge_upstream_failovers_total", "Times that another deployment was tried.", ["model"])
 STALE_RETRIES = Counter(
     "tollgate_edge_upstream_stale_retries_total", "Requests sent again since a kept connection turned out to be closed."
 )
 UPSTREAM_CONNECTIONS = Gauge("tollgate_edge_upstream_connections", "Open connections to upstreams.", ["deployment"])
-UNMETERED = Counter(
+UNMETERED = LoopCounter(
     "tollgate_edge_unmetered_total", "Complete answers without usable usage: look at the deployment.", ["deployment"]
 )
 
@@ -65,18 +68,17 @@ CREDENTIALS_MISSING = Gauge(
 )
 
 
-# `labels()` takes a lock and builds a key each time, which is more than counting costs: what a request needs is found
-# once per combination of labels. The bounds are far above what a catalog makes.
+# What a request needs is found once per combination of labels. The bounds are far above what a catalog makes.
 _COMBINATIONS_MAX = 50_000
 
 
 class RequestMeters(NamedTuple):
     """What one combination of endpoint, model and status counts into."""
 
-    requests: Counter
-    duration: Histogram
-    first_byte: Histogram
-    overhead: Histogram
+    requests: Count
+    duration: Buckets
+    first_byte: Buckets
+    overhead: Buckets
 
 
 @lru_cache(_COMBINATIONS_MAX)
@@ -91,7 +93,7 @@ def request_meters(endpoint: str, model: str, status: int) -> RequestMeters:
 
 
 @lru_cache(_COMBINATIONS_MAX)
-def _token_meters(model: str) -> tuple[Counter, Counter, Counter, Counter, Counter, Counter]:
+def _token_meters(model: str) -> tuple[Count, Count, Count, Count, Count, Count]:
     kinds = ("prompt", "completion", "cached", "cache_write", "reasoning")
     prompt, completion, cached, cache_write, reasoning = (TOKENS.labels(model, kind) for kind in kinds)
     return prompt, completion, cached, cache_write, reasoning, COST.labels(model)
@@ -115,12 +117,12 @@ def count_tokens(model: str, usage: TokenUsage, charge_nanousd: int) -> None:
 
 
 @lru_cache(_COMBINATIONS_MAX)
-def attempts(deployment: str, result: str) -> Counter:
+def attempts(deployment: str, result: str) -> Count:
     """The counter of one kind of attempt."""
     return ATTEMPTS.labels(deployment, result)
 
 
 @lru_cache(_COMBINATIONS_MAX)
-def outcomes(outcome: str, ending: str) -> Counter:
+def outcomes(outcome: str, ending: str) -> Count:
     """The counter of one kind of outcome."""
     return OUTCOMES.labels(outcome, ending)

@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from edge.counting import LoopCounter, LoopHistogram
 from edge.openai.errors import ERRORS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -36,20 +37,26 @@ def metrics_table() -> str:
     """One row per metric, by process."""
     lines = ["| metric | process | kind | labels | meaning |", "|---|---|---|---|---|"]
     for process, modules in METRIC_MODULES.items():
-        for metric in sorted(_metrics_of(modules), key=lambda each: each._name):
-            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
-            suffix = "_total" if metric._type == "counter" else ""
-            lines.append(
-                f"| `{metric._name}{suffix}` | {process} | {metric._type} | {labels} | {metric._documentation} |"
-            )
+        for name, kind, label_names, meaning in sorted(map(_described, _metrics_of(modules))):
+            labels = ", ".join(f"`{label}`" for label in label_names)
+            lines.append(f"| `{name}` | {process} | {kind} | {labels} | {meaning} |")
     return "\n".join(lines)
+
+
+def _described(metric: Any) -> tuple[str, str, tuple[str, ...], str]:
+    if isinstance(metric, LoopCounter | LoopHistogram):
+        return metric.name, metric.kind, metric.label_names, metric.help_text
+    suffix = "_total" if metric._type == "counter" else ""
+    return metric._name + suffix, metric._type, tuple(metric._labelnames), metric._documentation
 
 
 def _metrics_of(modules: tuple[str, ...]) -> list[Any]:
     found: list[Any] = []
     for name in modules:
         found += [
-            value for value in vars(importlib.import_module(name)).values() if isinstance(value, MetricWrapperBase)
+            value
+            for value in vars(importlib.import_module(name)).values()
+            if isinstance(value, MetricWrapperBase | LoopCounter | LoopHistogram)
         ]
     return found
 
