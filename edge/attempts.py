@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edge import metrics
 from edge.bill import Bill
+from edge.http.protocol import Connection
 from edge.openai import errors
 from edge.openai.ask import Ask
 from edge.openai.errors import RequestError
@@ -15,8 +16,11 @@ from edge.upstream.connection import Call, Failure
 from edge.upstream.upstreams import Upstreams
 from protos.usage.v1 import usage_pb2
 
-# The upstream refuses us, not the customer: another deployment may serve.
-REFUSED_OUR_CREDENTIALS = frozenset({401, 402, 403})
+_REFUSED_OUR_CREDENTIALS = frozenset({401, 402, 403})
+# Servers that know no `stream_options` refuse it by name with one of these.
+_REFUSED_A_FIELD = frozenset({400, 422})
+# How long that is remembered: a server may be upgraded under the same name.
+STREAM_OPTIONS_MEMORY_S = 3600.0
 _NONE_REACHABLE = "No server of this model can be reached right now."
 
 ReadAnswer = Callable[[Call], Awaitable[None]]
@@ -32,6 +36,18 @@ class Plan:
     deployments: Sequence[Deployment]
     headers: bytes
     bill: Bill
+    connection: Connection
+
+
+def meant_for_us(status: int) -> bool:
+    """Whether an upstream's status is about how we call it (our credentials, its address) and none of the customer's
+    business."""
+    return status in _REFUSED_OUR_CREDENTIALS or 300 <= status < 400
+
+
+def _cannot_serve(status: int) -> bool:
+    """Whether another deployment may serve instead."""
+    return status == 429 or status >= 500 or meant_for_us(status)
 
 
 class Attempts:
@@ -39,6 +55,7 @@ class Attempts:
 
     def __init__(self, upstreams: Upstreams, health: Health) -> None:
         self._upstreams, self._health = upstreams, health
+        self._stream_options_refused_until_s: dict[str, float] = {}  # by deployment
 
     async def first_answer(self, plan: Plan, read: ReadAnswer) -> Call:
         """The first answer that may be passed on: of each deployment in turn, until one can serve. `read` says how far
@@ -58,9 +75,10 @@ class Attempts:
             except Failure as caught:
                 failure = caught
                 self.failed(plan, deployment, caught)
+                if (caught.status and not _cannot_serve(caught.status)) or plan.connection.transport is None:
+                    break  # it had begun to answer: never generate twice; or nobody waits for it any more
                 continue
-            cannot_serve = call.status == 429 or call.status >= 500 or call.status in REFUSED_OUR_CREDENTIALS
-            if cannot_serve:
+            if _cannot_serve(call.status):
                 self._health.failed(deployment.deployment_id, time.monotonic())
                 plan.bill.ended_attempt("status", call.status, time.monotonic())
                 metrics.attempts(deployment.deployment_id, "status").inc()
@@ -71,21 +89,43 @@ class Attempts:
                 plan.bill.ended_attempt("", call.status, time.monotonic())
                 metrics.attempts(deployment.deployment_id, "ok").inc()
             return call
-        assert failure is not None  # there is at least one deployment, and each one failed
+        assert failure is not None  # there is at least one deployment, and none gave an answer
         error = _error_from_failure(failure)
         await plan.bill.settle_nothing(error.status, usage_pb2.ENDING_UPSTREAM_FAILED)
         raise error
 
     async def _attempt(self, plan: Plan, deployment: Deployment, read: ReadAnswer) -> Call:
-        ask = plan.ask
-        asks_usage = plan.resource == CHAT and ask.stream and deployment.accepts_stream_options
-        upstream_model = deployment.upstream_model
+        asks_usage = (
+            plan.resource == CHAT
+            and plan.ask.stream
+            and deployment.accepts_stream_options
+            and not self._refuses_stream_options(deployment)
+        )
+        call = await self._ask(plan, deployment, read, asks_usage)
+        if (
+            asks_usage
+            and plan.ask.include_usage is not True
+            and call.status in _REFUSED_A_FIELD
+            and b"stream_options" in call.peek()
+        ):
+            until_s = time.monotonic() + STREAM_OPTIONS_MEMORY_S
+            self._stream_options_refused_until_s[deployment.deployment_id] = until_s
+            call = await self._ask(plan, deployment, read, asks_usage=False)
+        return call
+
+    def _refuses_stream_options(self, deployment: Deployment) -> bool:
+        if not self._stream_options_refused_until_s:  # nearly always
+            return False
+        return time.monotonic() < self._stream_options_refused_until_s.get(deployment.deployment_id, 0.0)
+
+    async def _ask(self, plan: Plan, deployment: Deployment, read: ReadAnswer, asks_usage: bool) -> Call:
+        ask, upstream_model = plan.ask, deployment.upstream_model
         body = ask.upstream_body(None if upstream_model == ask.model else upstream_model, include_usage=asks_usage)
         call, reused = await self._upstreams.send(deployment, plan.resource, plan.headers, body)
         try:
             await read(call)
         except Failure as failure:
-            if not (reused and failure.kind == "closed" and not call.first_byte_at_s):
+            if not (reused and failure.kind == "closed" and call.untouched):
                 raise
             # The peer had closed this kept connection before it saw the request: not an attempt, send it anew.
             metrics.STALE_RETRIES.inc()

@@ -16,7 +16,7 @@ from chassis.clock import Clock
 from edge import metrics
 from edge.access.bearer import grant_of
 from edge.access.key_cache import Grant, KeyCache
-from edge.attempts import REFUSED_OUR_CREDENTIALS, Attempts, Plan
+from edge.attempts import Attempts, Plan, meant_for_us
 from edge.bill import RESOURCE_TO_PB, Bill
 from edge.http.answer import Answer, Sent, simple_answer
 from edge.http.body import ClientGone, read_body
@@ -95,7 +95,8 @@ class Generator:
         if request.connection.transport is None:
             raise ClientGone
         bill = await self._admit(record, grant, model, ask, resource)
-        plan = Plan(ask, resource, model, deployments, forwarded_headers(request.headers, record.request_id), bill)
+        headers = forwarded_headers(request.headers, record.request_id)
+        plan = Plan(ask, resource, model, deployments, headers, bill, request.connection)
         self.open_requests += 1
         self._idle.clear()
         try:
@@ -189,7 +190,7 @@ class Generator:
         bill.saw_first_byte(call)
         gone = request.connection.transport is None
         ending = usage_pb2.ENDING_CLIENT_GONE if gone else usage_pb2.ENDING_COMPLETED
-        if call.status in REFUSED_OUR_CREDENTIALS:
+        if meant_for_us(call.status):
             await bill.settle_nothing(502, usage_pb2.ENDING_UPSTREAM_FAILED)
             raise errors.upstream_error()
         usage = usage_from_body(body, _short(plan.resource)) if call.status < 400 or b'"usage"' in body else None

@@ -23,13 +23,14 @@ class Failure(Exception):
     """A call that brought no whole answer. `kind` is what attempts and metrics show.
 
     connect, connect_timeout: nothing was sent. closed, first_byte_timeout, idle_timeout, garbage, too_large: something
-    may have been generated. abandoned: we gave it up ourselves.
+    may have been generated. abandoned: we gave it up ourselves. `status`: the answer's, if its head had come; else 0.
     """
 
     def __init__(self, kind: str, detail: str = "") -> None:
         super().__init__(f"{kind}: {detail}" if detail else kind)
         self.kind = kind
         self.detail = detail
+        self.status = 0
 
 
 class Home(Protocol):
@@ -121,6 +122,16 @@ class Call:
         chunks, self._chunks = self._chunks, []
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    def peek(self) -> bytes:
+        """The same, and it stays there."""
+        self._chunks = [self.body()]
+        return self._chunks[0]
+
+    @property
+    def untouched(self) -> bool:
+        """Whether not a single byte has come back."""
+        return self.last_read_at_s == self.sent_at_s
+
     def pour_into(self, sink: Callable[[bytes], None]) -> None:
         """From now on bytes go to `sink`, those that came already first."""
         self.sink = sink
@@ -208,6 +219,8 @@ class Call:
         if self._ended:
             return
         self._ended, self._failure = True, failure
+        if failure is not None:
+            failure.status = self.status
         for waiter in (self._head_waiter, self._end_waiter):
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
