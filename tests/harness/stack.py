@@ -256,6 +256,10 @@ class Stack:
         await self._apply_models()
         return model_id
 
+    async def offer_new(self, deployments: list[Json] | None = None, **fields: Any) -> str:
+        """`offer` under an id that no other test uses."""
+        return await self.offer(f"test/{new_id()}", deployments, **fields)
+
     async def withdraw(self, model_id: str) -> None:
         """Takes a model off the catalog."""
         del self._models[model_id], self._deployments[model_id]
