@@ -46,8 +46,9 @@ stubs-are-fresh: $(VENV)/.develops
 	    diff -u $$stub $$fresh/$$stub || { echo "$$stub is not what its contract makes: run 'make protos'" >&2; exit 1; }; \
 	done && echo "stubs are fresh"
 
-docs: $(VENV)/.develops ## Writes the generated tables of docs/configuration.md
+docs: $(VENV)/.develops ## Writes the tables of the docs that code is the source of
 	$(BIN)/python -m tollgate.config_docs docs/configuration.md
+	$(BIN)/python -m tests.harness.doc_tables
 
 bench: $(VENV)/.develops ## Measures CPU per request and per stream beside a bare aiohttp pass-through
 	$(BIN)/python -m bench $(ARGS)

@@ -58,9 +58,10 @@ async def serving(
             f"the database is at schema revision {found or 'none'}, this code needs {expected}: run `tollgate migrate`",
         )
     engine = open_engine(url, schema=schema, pool_size=configured.database_pool_size)
-    async with Database(engine) as database, open_servicers(configured, database, process) as servicers:
-        async with (
-            MetricsServer(configured.metrics_host, configured.metrics_port) as metrics_server,
-            RpcServer(servicers, configured.listen_host, configured.listen_port, configured.drain_s) as server,
-        ):
-            yield server, metrics_server
+    async with (
+        Database(engine) as database,
+        open_servicers(configured, database, process) as servicers,
+        MetricsServer(configured.metrics_host, configured.metrics_port) as metrics_server,
+        RpcServer(servicers, configured.listen_host, configured.listen_port, configured.drain_s) as server,
+    ):
+        yield server, metrics_server

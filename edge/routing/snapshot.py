@@ -133,9 +133,7 @@ def _deployment_from_pb(pb: catalog_pb2.Deployment, credential: catalog_pb2.Cred
         commit_after_s=commit_after_s or inf,
         accepts_stream_options=pb.accepts_stream_options,
         resources=frozenset(pb.resources),
-        refusals=Refusals(
-            kind=_KINDS[pb.kind], allow=allow, n_max=pb.n_max
-        ),
+        refusals=Refusals(kind=_KINDS[pb.kind], allow=allow, n_max=pb.n_max),
     )
 
 

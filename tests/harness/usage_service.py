@@ -232,7 +232,7 @@ class UsageService:
             reserved[account_id] += granted - spent - returned
             settled[account_id] += 0 if closed else spent
             assert not closed or granted == spent + returned, "a closed lease reserves something"
-        for kind, account_id, _, _, amount, request_id in entries:
+        for kind, _, _, _, amount, request_id in entries:
             if kind == pb.ENTRY_KIND_CHARGE:
                 assert request_id not in charges, "a request was charged twice"
                 charges[request_id] = amount

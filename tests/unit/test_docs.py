@@ -15,7 +15,7 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 def test_a_table_in_the_docs_equals_the_code(name: str) -> None:
     page, table = TABLES[name]
     written = block(name, (DOCS / page).read_text()).group(2)
-    assert written == table(), "run `python -m tests.harness.doc_tables`"
+    assert written == table(), "run `make docs`"
 
 
 def _pages() -> list[Path]:
