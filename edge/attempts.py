@@ -82,7 +82,7 @@ class Attempts:
                 self._health.failed(deployment.deployment_id, time.monotonic())
                 plan.bill.ended_attempt("status", call.status, time.monotonic())
                 metrics.attempts(deployment.deployment_id, "status").inc()
-                if not last:
+                if not last and plan.connection.transport is not None:
                     continue
             else:
                 self._health.worked(deployment.deployment_id)

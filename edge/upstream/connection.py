@@ -164,6 +164,8 @@ class Call:
         self._end(None)
         self.deadline_s = time.monotonic() + FINISH_TIMEOUT_S
         self.deadline_kind = "closed"
+        if self.connection is not None:
+            self.connection.end_pause()
 
     def abandon(self, kind: str = "abandoned") -> None:
         """Gives the answer up and closes the connection, which tells the upstream to stop generating."""
@@ -235,6 +237,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_head_bytes",
         "_home",
         "_parser",
+        "_reading_paused",
         "_until_close",
         "calls",
         "idle_since_s",
@@ -248,6 +251,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head: list[tuple[str, str]] = []
         self._head_bytes = 0
         self._until_close = False
+        self._reading_paused = False
         self.transport: asyncio.Transport | None = None
         self.idle_since_s = 0.0
         self.calls = 0  # how many were started on it: the second and later ones meet a connection that may be stale
@@ -262,12 +266,19 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport.write(request)
 
     def pause_reading(self) -> None:
+        self._reading_paused = True
         if self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
+        self._reading_paused = False
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def end_pause(self) -> None:
+        """Reads on, if it was paused: nobody is left who would be flooded."""
+        if self._reading_paused:
+            self.resume_reading()
 
     def close(self) -> None:
         """Closes at once; a call that is still on it must have ended or fails."""
@@ -343,6 +354,7 @@ class UpstreamConnection(asyncio.Protocol):
             call.connection = None
             call.took_end()
         if reusable and self.open:
+            self.end_pause()  # by the very read that held the end; the next call would wait for ever
             self.idle_since_s = time.monotonic()
             self._home.take_back(self)
         else:
