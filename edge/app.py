@@ -31,8 +31,16 @@ _PREFLIGHT_MAX_AGE_S = 600
 class App:
     """Call it with a request; it answers."""
 
-    def __init__(self, generator: Generator, listing: Listing, readiness: Readiness, access_log: AccessLog) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        listing: Listing,
+        readiness: Readiness,
+        access_log: AccessLog,
+        client_stall_s: float,
+    ) -> None:
         self._access_log = access_log
+        self._client_stall_s = client_stall_s
         self._listing = listing
         self._readiness = readiness
         # path -> method -> (endpoint label, handler)
@@ -62,6 +70,8 @@ class App:
             sent = self._refuse(request, record, errors.internal_error())
         record.status = sent.status
         self._finish(record)
+        if request.connection.writing_paused:
+            await request.connection.until_taken(self._client_stall_s)
         return sent
 
     def _refuse(self, request: Request, record: RequestRecord, error: RequestError) -> Sent:

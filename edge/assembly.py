@@ -101,7 +101,8 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
     stack.callback(access_log.flush)
     generator = Generator(configured, clock, keys, catalog, meter, upstreams, watchdog)
     readiness = Readiness(clock, keys, catalog, meter)
-    app = App(generator, Listing(clock, keys, catalog, configured.models_public), readiness, access_log)
+    listing = Listing(clock, keys, catalog, configured.models_public)
+    app = App(generator, listing, readiness, access_log, configured.client_stall_s)
     for name, work in (
         ("watchdog", watchdog.watch()),
         ("key watch", keys.follow()),

@@ -103,15 +103,16 @@ class Connection(RequestHandler):
     async def until_taken(self, stall_s: float) -> None:
         """Waits until the client has taken most of what was written, so that answers to one who asks on and never reads
         do not gather here. A client that takes nothing for `stall_s` is dropped."""
-        while self.writing_paused and self.transport is not None:
-            waiting_bytes = self.transport.get_write_buffer_size()
+        transport = self.transport
+        while self.writing_paused and transport is not None and not transport.is_closing():
+            waiting_bytes = transport.get_write_buffer_size()
             self._drained = self._loop.create_future()
             try:
                 async with asyncio.timeout(stall_s):
                     await self._drained
             except TimeoutError:
-                if self.transport is not None and self.transport.get_write_buffer_size() >= waiting_bytes:
-                    self.transport.abort()
+                if transport.get_write_buffer_size() >= waiting_bytes:
+                    transport.abort()
                     return
             finally:
                 self._drained = None
