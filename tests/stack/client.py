@@ -128,12 +128,12 @@ class Client:
     """Makes connections to an edge, and requests with one key."""
 
     def __init__(self, url: str, secret: str = "") -> None:
-        self._port = int(url.rpartition(":")[2])
+        self.port = int(url.rpartition(":")[2])
         self.secret = secret
 
     @asynccontextmanager
     async def connected(self, *, limit_bytes: int = 1 << 25) -> AsyncIterator[Connection]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=limit_bytes)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=limit_bytes)
         try:
             yield Connection(reader, writer)
         finally:

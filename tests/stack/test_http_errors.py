@@ -81,7 +81,7 @@ async def test_bytes_that_are_no_text_do_no_harm_anywhere_in_a_head(client: Clie
     assert (await send(client, raw)).status == 200
     answer = await send(client, client.post(chat(), [("Content-Encoding", "\udcff")]))
     assert_error(answer, 415, "invalid_request_error", None)
-    stranger = Client(f"http://127.0.0.1:{client._port}", "\udcff\udcfe")
+    stranger = Client(f"http://127.0.0.1:{client.port}", "\udcff\udcfe")
     assert_error(await stranger.chat(), 401, "authentication_error", "INVALID_API_KEY")
     for target in (b"/v1/\xff", b"/v1/models/\xff\xfe", b"/v1/%ff%00", b"/v1/models/%ff"):
         answer = await send(client, client.request("GET", "/target").replace(b"/target", target))
