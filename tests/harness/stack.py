@@ -32,6 +32,7 @@ from auth_svc.settings import AuthSettings
 from catalog_svc.settings import CatalogSettings
 from chassis import client, migration
 from chassis.database import Database, open_engine
+from chassis.faults import Unavailable
 from chassis.lifetime import Lifetime
 from chassis.service import serving
 from edge.assembly import open_edge
@@ -47,7 +48,7 @@ from usage_svc.settings import UsageSettings
 MODEL = "test/model"  # what every stack offers, served by its scripted upstream
 NANOUSD = 1_000_000_000
 # Short, since a stopped service is one that is gone.
-DRAIN_S = 0.2
+DRAIN_S = 0.1
 CALL_TIMEOUT_S = 10.0
 PEPPER = "a pepper that is only good for tests, and long"
 INFERENCE, MANAGEMENT = auth_pb2.SCOPE_INFERENCE, auth_pb2.SCOPE_MANAGEMENT
@@ -183,7 +184,15 @@ class Stack:
         return usage_pb2_grpc.UsageServiceStub(self._channel("usage"))
 
     async def call(self, method: Any, request: Any) -> Any:
-        return await client.call(method, request, timeout_s=CALL_TIMEOUT_S)
+        """One call; waits for a service that was just started, which gRPC finds only at its next attempt."""
+
+        async def answered() -> list[Any]:
+            try:
+                return [await client.call(method, request, timeout_s=CALL_TIMEOUT_S)]
+            except Unavailable as fault:
+                raise AssertionError(str(fault)) from fault
+
+        return (await eventually(answered))[0]
 
     async def customer(self, usd: float = 5.0, **key: Any) -> Customer:
         """A new account with credit and a key."""
@@ -309,8 +318,8 @@ class Stack:
             await UsageService(port, metering, self.usage_reader, self.usage_admin, database).audit()
 
     async def close(self) -> None:
-        for name in ("edge", "usage", "catalog", "auth"):
-            await self.stop(name)
+        await self.stop("edge")  # it drains into the others
+        await asyncio.gather(*(self.stop(name) for name in ("usage", "catalog", "auth")))
         for each in self._channels.values():
             await each.close()
 
