@@ -1,14 +1,13 @@
-"""Makes written records durable: one thread, one sync for all that wait, one wake-up of the event loop per round."""
+"""Makes written records durable: one sync for all that wait, beside the event loop (disk_sync.py)."""
 
 import asyncio
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable
-from queue import SimpleQueue
 
 from chassis.log import logger
 from edge.metering import metrics
+from edge.metering.disk_sync import open_disk_sync
 from edge.metering.settings import Durability
 from edge.metering.spool_log import SpoolLog
 
@@ -27,10 +26,7 @@ class Round(asyncio.Future[None]):
 
 
 class GroupCommit:
-    """Lives on the event loop; only `_work` runs in the thread, and touches nothing but the files it is given.
-
-    `on_safe` is called after each round, when more records may be shipped.
-    """
+    """`on_safe` is called after each round, when more records may be shipped."""
 
     def __init__(self, durability: Durability, sync_interval_s: float, on_safe: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -40,11 +36,11 @@ class GroupCommit:
         self._round = Round(loop=self._loop)  # the next to start
         self._done = Round(loop=self._loop)
         self._done.set_result(None)
-        self._jobs: SimpleQueue[list[int] | None] = SimpleQueue()
         self._covered: list[tuple[SpoolLog, int]] = []
         self._syncing: Round = self._done
-        self._thread = threading.Thread(target=self._work, name="spool-sync", daemon=True)
-        self._thread.start()
+        self._disk = open_disk_sync(self._on_synced)
+        self._is_closed = False
+        self._start_s = 0.0
         self.failed: OSError | None = None
 
     def settle(self, log: SpoolLog) -> asyncio.Future[None]:
@@ -76,8 +72,8 @@ class GroupCommit:
         Raises:
             OSError: the disk refuses; what it has not taken is lost.
         """
-        self._jobs.put(None)
-        self._thread.join()
+        self._is_closed = True
+        self._disk.close()
         for log in logs:
             log.flush()
             files, next_seq = log.take_unsynced()
@@ -102,7 +98,7 @@ class GroupCommit:
             _log.error("spool not writable, will be tried again", error=str(error))
             self._tick_later(_WRITE_RETRY_S)
             return
-        if self._is_running or not self._thread.is_alive():
+        if self._is_running or self._is_closed:
             return
         files: list[int] = []
         for log in self._touched:
@@ -112,19 +108,11 @@ class GroupCommit:
         self._touched.clear()
         self._syncing, self._round = self._round, Round(loop=self._loop)
         self._is_running = True
-        self._jobs.put(files)
+        self._start_s = time.perf_counter()
+        self._disk.start(files)
 
-    def _work(self) -> None:
-        while (files := self._jobs.get()) is not None:
-            start, failure = time.perf_counter(), None
-            try:
-                _sync(files)
-            except OSError as error:
-                failure = error
-            self._loop.call_soon_threadsafe(self._on_synced, time.perf_counter() - start, failure)
-
-    def _on_synced(self, duration_s: float, failure: OSError | None) -> None:
-        metrics.SPOOL_SYNC_DURATION.observe(duration_s)
+    def _on_synced(self, failure: OSError | None) -> None:
+        metrics.SPOOL_SYNC_DURATION.observe(time.perf_counter() - self._start_s)
         self._is_running = False
         if failure is not None:
             # After a failed sync nobody can say what is on the disk. The system still has the records, so they are
