@@ -47,6 +47,7 @@ class Edge:
     metrics_port: int
     generator: Generator
     meter: Meter
+    catalog: CatalogWatch
 
 
 @asynccontextmanager
@@ -133,7 +134,7 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
     stack.push_async_callback(server.shutdown, SHUTDOWN_TIMEOUT_S)
     stack.callback(listener.close)
     stack.push_async_callback(_drain, configured, readiness, generator, server, listener)
-    return Edge(port, metrics_server.port, generator, meter)
+    return Edge(port, metrics_server.port, generator, meter, catalog)
 
 
 async def _drain(
