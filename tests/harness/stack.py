@@ -35,7 +35,7 @@ from chassis.database import Database, open_engine
 from chassis.faults import Unavailable
 from chassis.lifetime import Lifetime
 from chassis.service import serving
-from edge.assembly import open_edge
+from edge.assembly import Edge, open_edge
 from edge.settings import EdgeSettings
 from protos.auth.v1 import auth_pb2, auth_pb2_grpc
 from protos.catalog.v1 import catalog_pb2, catalog_pb2_grpc
@@ -104,7 +104,7 @@ class Stack:
         self._settings = settings
         self._models: dict[str, Json] = {}
         self._deployments: dict[str, list[Json]] = {}
-        self.metrics_port = 0
+        self.edge: Edge | None = None
         self.processes = {
             "auth": Process(self._service(AuthSettings, "auth", auth_svc.service.open_servicers, key_pepper=PEPPER)),
             "catalog": Process(self._service(CatalogSettings, "catalog", catalog_svc.service.open_servicers)),
@@ -140,8 +140,9 @@ class Stack:
             **self._settings.get("edge", {}),
         }
         async with open_edge(EdgeSettings(**values), lifetime) as edge:
-            self.metrics_port = edge.metrics_port
+            self.edge = edge
             yield edge.port
+            self.edge = None
 
     async def start(self, name: str) -> None:
         """Starts a process that was stopped, on its port."""
@@ -282,8 +283,12 @@ class Stack:
         """Applies a whole catalog document (YAML) and waits until the edge has it, if there is one."""
         request = catalog_pb2.ApplyDocumentRequest(request_id=new_id(), document=document)
         answer = await self.call(self.catalog.ApplyDocument, request)
-        if self.processes["edge"].port:
-            await eventually(lambda: metric("tollgate_edge_catalog_number") >= answer.number)
+        await self._edge_has(answer.number)
+
+    async def _edge_has(self, number: int) -> None:
+        edge = self.edge
+        if edge is not None:
+            await eventually(lambda: edge.catalog.current.number >= number)
 
     # -- the bill --
 
@@ -360,7 +365,7 @@ async def open_stack(
                 await stack.start(name)
             await stack.offer()
             await stack.start("edge")
-            await eventually(lambda: metric("tollgate_edge_catalog_number") >= 1)
+            await stack.offer()
             yield stack
         finally:
             await stack.close()
