@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from edge import metrics
 from edge.bill import Bill
@@ -26,8 +26,7 @@ _NONE_REACHABLE = "No server of this model can be reached right now."
 ReadAnswer = Callable[[Call], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What was decided before the first byte goes upstream."""
 
     ask: Ask
@@ -121,7 +120,10 @@ class Attempts:
     async def _ask(self, plan: Plan, deployment: Deployment, read: ReadAnswer, asks_usage: bool) -> Call:
         ask, upstream_model = plan.ask, deployment.upstream_model
         body = ask.upstream_body(None if upstream_model == ask.model else upstream_model, include_usage=asks_usage)
-        call, reused = await self._upstreams.send(deployment, plan.resource, plan.headers, body)
+        call = self._upstreams.send_on_kept(deployment, plan.resource, plan.headers, body)
+        reused = call is not None
+        if call is None:
+            call = await self._upstreams.send_on_fresh(deployment, plan.resource, plan.headers, body)
         try:
             await read(call)
         except Failure as failure:
@@ -129,7 +131,7 @@ class Attempts:
                 raise
             # The peer had closed this kept connection before it saw the request: not an attempt, send it anew.
             metrics.STALE_RETRIES.inc()
-            call, _ = await self._upstreams.send(deployment, plan.resource, plan.headers, body, fresh=True)
+            call = await self._upstreams.send_on_fresh(deployment, plan.resource, plan.headers, body)
             await read(call)
         return call
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from chassis.clock import Clock
 from edge import metrics
-from edge.access.bearer import grant_of
+from edge.access.bearer import grant_of, held_grant
 from edge.access.key_cache import Grant, KeyCache
 from edge.attempts import Attempts, Plan, meant_for_us
 from edge.bill import RESOURCE_TO_PB, Bill
@@ -81,7 +81,7 @@ class Generator:
         return await self._generate(request, record, RESPONSES)
 
     async def _generate(self, request: Request, record: RequestRecord, resource: str) -> Sent:
-        grant = await grant_of(request.headers, self._keys)
+        grant = held_grant(request.headers, self._keys) or await grant_of(request.headers, self._keys)
         record.account_id, record.key_prefix = grant.account_id, grant.public_prefix
         if not grant.active:
             raise errors.permission_denied("This account is suspended. Contact the operator of this service.")
@@ -94,8 +94,8 @@ class Generator:
         deployments = self._candidates(model, ask, resource)
         if request.connection.transport is None:
             raise ClientGone
-        bill = await self._admit(record, grant, model, ask, resource)
         headers = forwarded_headers(request.headers, record.request_id)
+        bill = await self._admit(record, grant, model, ask, resource)
         plan = Plan(ask, resource, model, deployments, headers, bill, request.connection)
         self.open_requests += 1
         self._idle.clear()

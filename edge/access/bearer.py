@@ -26,6 +26,15 @@ def secret_from(headers: CIMultiDictProxy[str]) -> str:
     return value[7:].strip()
 
 
+def held_grant(headers: CIMultiDictProxy[str], keys: KeyCache) -> Grant | None:
+    """What the request's key allows, if that is known here.
+
+    Raises:
+        RequestError: 401, as `secret_from`.
+    """
+    return keys.held(secret_from(headers))
+
+
 async def grant_of(headers: CIMultiDictProxy[str], keys: KeyCache) -> Grant:
     """What the request's key allows.
 

@@ -5,7 +5,7 @@ import ssl
 from collections import deque
 from urllib.parse import SplitResult, urlsplit
 
-from edge.upstream.connection import Call, Failure, UpstreamConnection
+from edge.upstream.connection import Failure, UpstreamConnection
 
 
 class Pool:
@@ -62,23 +62,6 @@ class Pool:
             self._opening -= 1
         self._all.add(connection)
         return connection
-
-    async def send(
-        self, request: bytes, first_byte_timeout_s: float, idle_timeout_s: float, *, fresh: bool = False
-    ) -> tuple[Call, bool]:
-        """Sends a request on some connection, or on a new one if `fresh`. Returns the call and whether its connection
-        had served others before, so that it may turn out to have been closed by the peer meanwhile.
-
-        Raises:
-            Failure: connect, connect_timeout.
-        """
-        connection = None if fresh else self.idle_connection()
-        reused = connection is not None
-        if connection is None:
-            connection = await self.fresh_connection()
-        call = Call(self._loop, first_byte_timeout_s, idle_timeout_s)
-        connection.start(call, request)
-        return call, reused
 
     def take_back(self, connection: UpstreamConnection) -> None:
         if self._retired:

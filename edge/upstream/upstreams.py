@@ -8,7 +8,7 @@ from multidict import CIMultiDictProxy
 
 from edge import metrics
 from edge.routing.snapshot import CHAT, RESPONSES, Deployment, Snapshot
-from edge.upstream.connection import Call, Failure
+from edge.upstream.connection import Call, Failure, UpstreamConnection
 from edge.upstream.credentials import read_credential
 from edge.upstream.pool import Pool
 from edge.upstream.watchdog import Watchdog
@@ -48,6 +48,7 @@ class Upstreams:
         self._watchdog = watchdog
         self._idle_s, self._connections_max = idle_s, connections_max
         self._answer_bytes_max = answer_bytes_max
+        self._loop = asyncio.get_running_loop()
         self._upstreams: dict[str, Upstream] = {}
         self._retired: list[Pool] = []
         self._refresh_at_s = 0.0
@@ -83,10 +84,18 @@ class Upstreams:
         pool.retire()
         self._retired.append(pool)
 
-    async def send(
-        self, deployment: Deployment, resource: str, headers: bytes, body: bytes, *, fresh: bool = False
-    ) -> tuple[Call, bool]:
-        """Sends a request to a deployment; `headers` are whole lines. See Pool.send for what comes back.
+    def send_on_kept(self, deployment: Deployment, resource: str, headers: bytes, body: bytes) -> Call | None:
+        """Sends a request on a connection that served others before; None where there is none. The peer may have closed
+        it meanwhile, which shows only now.
+        """
+        upstream = self._upstreams.get(deployment.deployment_id)
+        connection = None if upstream is None else upstream.pool.idle_connection()
+        if upstream is None or connection is None:
+            return None
+        return self._start(upstream, connection, resource, headers, body)
+
+    async def send_on_fresh(self, deployment: Deployment, resource: str, headers: bytes, body: bytes) -> Call:
+        """Sends a request on a new connection; `headers` are whole lines.
 
         Raises:
             Failure: connect, connect_timeout.
@@ -94,13 +103,18 @@ class Upstreams:
         upstream = self._upstreams.get(deployment.deployment_id)
         if upstream is None:  # the catalog changed while this request was under way
             raise Failure("connect", "the deployment has left the catalog")
-        request = b"%b%bcontent-length: %d\r\n\r\n%b" % (upstream.heads[resource], headers, len(body), body)
-        call, reused = await upstream.pool.send(
-            request, deployment.first_byte_timeout_s, deployment.idle_timeout_s, fresh=fresh
-        )
+        return self._start(upstream, await upstream.pool.fresh_connection(), resource, headers, body)
+
+    def _start(
+        self, upstream: Upstream, connection: UpstreamConnection, resource: str, headers: bytes, body: bytes
+    ) -> Call:
+        deployment = upstream.deployment
+        call = Call(self._loop, deployment.first_byte_timeout_s, deployment.idle_timeout_s)
         call.answer_bytes_max = self._answer_bytes_max
+        request = b"%b%bcontent-length: %d\r\n\r\n%b" % (upstream.heads[resource], headers, len(body), body)
+        connection.start(call, request)
         self._watchdog.add(call)
-        return call, reused
+        return call
 
     def _keep_house(self, now_s: float) -> None:
         refresh = now_s >= self._refresh_at_s
