@@ -7,6 +7,7 @@ both are READ COMMITTED; stores use guarded updates, so that is enough.
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -19,8 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chassis.faults import Unavailable
+from chassis.sqlite_writer import SQLITE_BUSY_TIMEOUT_S, SqliteWriter, prepare_sqlite
 
-SQLITE_BUSY_TIMEOUT_S = 10.0
 MAX_TRANSACTION_TRIES = 5
 # Shutting down, crashed, starting up, too many connections; beside all of class 08, "connection exception".
 _UNREACHABLE_SQLSTATES = frozenset({"57P01", "57P02", "57P03", "53300"})
@@ -61,11 +62,7 @@ def open_engine(url: str, *, schema: str = "", pool_size: int = 10) -> AsyncEngi
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")  # a committed charge survives a power cut
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
+    prepare_sqlite(connection)
 
 
 def _begin_sqlite(connection: Any) -> None:
@@ -79,6 +76,7 @@ class Database:
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
         self._writing = engine.execution_options(writes=True)
+        self._sqlite_writer = SqliteWriter(self._connect_to_sqlite) if self.is_sqlite else None
 
     @property
     def is_sqlite(self) -> bool:
@@ -88,6 +86,8 @@ class Database:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._sqlite_writer is not None:
+            await self._sqlite_writer.close()
         await self.engine.dispose()
 
     @asynccontextmanager
@@ -124,6 +124,22 @@ class Database:
                 await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - not a secret
         raise Unavailable("DATABASE_CONTENDED", "too many conflicting transactions; try again")
 
+    async def write_on_sqlite(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+        """`write` for SQLite alone and for what runs often: one hop to a thread, without SQLAlchemy.
+
+        Raises:
+            Unavailable: the database is locked by another process.
+        """
+        assert self._sqlite_writer is not None, "the database is not SQLite"
+        with _unreachable_is_unavailable():
+            return await self._sqlite_writer.write(work)
+
+    def _connect_to_sqlite(self) -> sqlite3.Connection:
+        arguments, options = self.engine.dialect.create_connect_args(self.engine.url)
+        return sqlite3.connect(
+            arguments[0], SQLITE_BUSY_TIMEOUT_S, isolation_level=None, uri=bool(options.get("uri", False))
+        )
+
 
 class _unreachable_is_unavailable:  # noqa: N801 - reads as a phrase where it is used
     """Turns a lost or refused connection into a fault; everything else passes.
@@ -137,8 +153,9 @@ class _unreachable_is_unavailable:  # noqa: N801 - reads as a phrase where it is
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         lost = isinstance(error, DBAPIError) and error.connection_invalidated
-        state = str(getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlstate", ""))
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        state = str(getattr(cause, "sqlstate", ""))
         refused = state in _UNREACHABLE_SQLSTATES or state.startswith("08")
-        busy = isinstance(error, DBAPIError) and "database is locked" in str(error.orig)
+        busy = isinstance(error, DBAPIError | sqlite3.OperationalError) and "database is locked" in str(cause)
         if lost or refused or busy or isinstance(error, OSError | PoolTimeout):
             raise Unavailable("DATABASE_UNREACHABLE", "the database cannot be reached; try again") from error

@@ -1,7 +1,11 @@
-"""The driver's own connection inside a SQLAlchemy transaction, for the statements that run again and again.
+"""The driver's own connection inside a transaction, for the statements that run again and again.
 
 Through SQLAlchemy each statement costs several hops to SQLite's thread, or twice the CPU on asyncpg (measured: 260 us
-against 65 us for a hop of the driver's own, 390 us against 260 us). Here a group of statements is one hop on SQLite.
+against 65 us for a hop of the driver's own, 390 us against 260 us). Here a group of statements is one hop on SQLite,
+and a script is one hop as a whole.
+
+A *script* is a transaction as a generator: it yields statements, is sent their rows, and returns its result. So its
+rules are written once, and run on SQLite's own thread as well as on an event loop.
 
 SQL is written once, for both: `$1` is a parameter, `IN_LIST($1)` takes a list, `{for_update}` locks rows where rows can
 be locked (SQLite has one writer, and needs none), `{now_us}` is the database's clock in microseconds since 1970.
@@ -10,15 +14,18 @@ be locked (SQLite has one writer, and needs none), `{now_us}` is the database's 
 import functools
 import json
 import re
-from collections.abc import Iterator, Sequence
+import sqlite3
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import asyncpg
 from sqlalchemy import LargeBinary, SmallInteger, Table
 from sqlalchemy import types as sa_types
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlmodel.ext.asyncio.session import AsyncSession
+
+from chassis.database import Database
 
 Row = Sequence[Any]
 
@@ -56,6 +63,25 @@ class Insert(NamedTuple):
     rows: Sequence[Row]
 
 
+ResultT = TypeVar("ResultT")
+Statement: TypeAlias = Query | Command | Insert
+# Each step's rows come back in a list for each statement, empty for what is no query. The first step is one query.
+Script: TypeAlias = Generator[Sequence[Statement], list[list[Row]], ResultT]
+
+
+async def write_by_script(database: Database, make_script: Callable[[], Script[ResultT]]) -> ResultT:
+    """Runs a script in one write transaction and commits. A fault that it raises ends the transaction.
+
+    `make_script` makes a new one for each try, see Database.write.
+
+    Raises:
+        Unavailable: the database cannot be asked now.
+    """
+    if database.is_sqlite:
+        return await database.write_on_sqlite(lambda connection: _run_on_sqlite(connection, make_script()))
+    return await database.write(lambda transaction: _run_on_postgres(transaction, make_script()))
+
+
 class Driver:
     """The connection of one transaction. Make it with `attach` or `open_with`."""
 
@@ -89,12 +115,28 @@ class Driver:
             return
         with _asyncpg_errors_as_sqlalchemy():
             for command in wanted:
-                if isinstance(command, Insert):
-                    # One statement for all rows, as a list per column: three times as fast as a statement per row.
-                    sql = _postgres_insert(command.table, command.columns)
-                    await self._connection.execute(sql, *map(list, zip(*command.rows, strict=True)))
+                await self._execute_on_postgres(command)
+
+    async def step(self, statements: Sequence[Statement]) -> list[list[Row]]:
+        """One step of a script, on PostgreSQL."""
+        with _asyncpg_errors_as_sqlalchemy():
+            answers: list[list[Row]] = []
+            for statement in statements:
+                if isinstance(statement, Query):
+                    answers.append(await self._connection.fetch(_postgres(statement.sql), *statement.params))
                 else:
-                    await self._connection.executemany(_postgres(command.sql), command.rows)
+                    answers.append([])
+                    if statement.rows:
+                        await self._execute_on_postgres(statement)
+            return answers
+
+    async def _execute_on_postgres(self, command: Command | Insert) -> None:
+        if isinstance(command, Insert):
+            # One statement for all rows, as a list per column: three times as fast as a statement per row.
+            sql = _postgres_insert(command.table, command.columns)
+            await self._connection.execute(sql, *map(list, zip(*command.rows, strict=True)))
+        else:
+            await self._connection.executemany(_postgres(command.sql), command.rows)
 
 
 async def open_with(session: AsyncSession, sql: str, *params: Any) -> tuple[Driver, list[Row]]:
@@ -155,16 +197,48 @@ def _sqlite_params(params: Row) -> tuple[Any, ...]:
     return tuple(json.dumps(value) if isinstance(value, list) else value for value in params)
 
 
-def _fetch_on_sqlite(connection: Any, queries: Sequence[Query]) -> list[list[Row]]:
+def _fetch_on_sqlite(connection: sqlite3.Connection, queries: Sequence[Query]) -> list[list[Row]]:
     return [connection.execute(_sqlite(sql), _sqlite_params(params)).fetchall() for sql, params in queries]
 
 
-def _execute_on_sqlite(connection: Any, commands: Sequence[Command | Insert]) -> None:
+def _execute_on_sqlite(connection: sqlite3.Connection, commands: Sequence[Command | Insert]) -> None:
     for command in commands:
         if isinstance(command, Insert):
             connection.executemany(_sqlite_insert(command.table, command.columns), command.rows)
         else:
             connection.executemany(_sqlite(command.sql), command.rows)
+
+
+def _run_on_sqlite(connection: sqlite3.Connection, script: Script[ResultT]) -> ResultT:
+    answers: list[list[Row]] | None = None
+    while True:
+        try:
+            step = next(script) if answers is None else script.send(answers)
+        except StopIteration as end:
+            result: ResultT = end.value
+            return result
+        answers = []
+        for statement in step:
+            if isinstance(statement, Query):
+                answers += _fetch_on_sqlite(connection, [statement])
+            else:
+                answers.append([])
+                if statement.rows:
+                    _execute_on_sqlite(connection, [statement])
+
+
+async def _run_on_postgres(transaction: AsyncSession, script: Script[ResultT]) -> ResultT:
+    (opening,) = next(script)
+    assert isinstance(opening, Query)
+    driver, rows = await open_with(transaction, opening.sql, *opening.params)
+    answers = [rows]
+    while True:
+        try:
+            step = script.send(answers)
+        except StopIteration as end:
+            result: ResultT = end.value
+            return result
+        answers = await driver.step(step)
 
 
 @contextmanager

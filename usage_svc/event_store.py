@@ -48,7 +48,7 @@ def delete_events(keys: Sequence[tuple[int, str]]) -> Command:
 
 
 def insert_events(session_id: SessionId, events: Iterable[PostedEvent]) -> Insert:
-    """Posts events. Their ids were looked up; one that came in between ends the transaction, and it runs again."""
+    """Posts events. One whose id is there already ends the transaction, and it runs again, looking for such."""
     spool_uuid, incarnation = session_id.spool_uuid, session_id.incarnation
     rows = [
         (day, *event, charge, overflow, spool_uuid, incarnation, seq) for day, event, charge, overflow, seq in events

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from sqlmodel.ext.asyncio.session import AsyncSession
-
 from chassis.database import Database
 from chassis.faults import FailedPrecondition, InvalidArgument, NotFound
 from usage_svc import funds_store, metrics, session_store
+from usage_svc.driver import Script, write_by_script
 from usage_svc.leases import Demand, Grant, Lease, refusal
 from usage_svc.sessions import SessionId, SessionState
 
@@ -32,7 +31,7 @@ class Funding:
             FailedPrecondition: the session is not ALIVE (SESSION_FENCED).
             InvalidArgument: a lease id of another session or account.
         """
-        grants = await self._database.write(lambda transaction: _acquire(transaction, session_id, demands))
+        grants = await write_by_script(self._database, lambda: _acquire(session_id, demands))
         for grant in grants:
             metrics.DEMANDS.labels(grant.outcome.name.lower()).inc()
         return grants
@@ -44,14 +43,14 @@ class Funding:
             NotFound: no such session (SESSION_UNKNOWN).
             FailedPrecondition: records are missing (SPOOL_NOT_INGESTED).
         """
-        return await self._database.write(lambda transaction: _seal(transaction, session_id, end_seq))
+        return await write_by_script(self._database, lambda: _seal(session_id, end_seq))
 
 
-async def _acquire(transaction: AsyncSession, session_id: SessionId, demands: Sequence[Demand]) -> list[Grant]:
-    driver, session, _ = await session_store.lock_session(transaction, session_id)
+def _acquire(session_id: SessionId, demands: Sequence[Demand]) -> Script[list[Grant]]:
+    session, _ = yield from session_store.lock_session(session_id)
     if session is None or session.state is not SessionState.ALIVE:
         raise fenced(session_id)
-    account_rows, lease_rows = await driver.fetch_each(
+    account_rows, lease_rows = yield (
         funds_store.headrooms(list({demand.account_id for demand in demands})),
         funds_store.leases_by_id(list({demand.lease_id for demand in demands})),
     )
@@ -77,9 +76,9 @@ async def _acquire(transaction: AsyncSession, session_id: SessionId, demands: Se
     refused = [demand for demand, grant in zip(demands, grants, strict=True) if grant is None]
     reserved: dict[str, int] = {}
     if refused:
-        rows = await driver.answer(funds_store.reserved(list({demand.account_id for demand in refused})))
+        (rows,) = yield (funds_store.reserved(list({demand.account_id for demand in refused})),)
         reserved = {str(account_id): int(amount) for account_id, amount in rows}
-    await driver.execute_each(
+    yield (
         funds_store.withdraw(granted),
         funds_store.insert_leases([lease for lease in changed.values() if lease.lease_id not in stored]),
         funds_store.update_grants([lease for lease in changed.values() if lease.lease_id in stored]),
@@ -106,8 +105,8 @@ def _check_ours(lease: Lease, session_id: SessionId, demand: Demand) -> None:
         )
 
 
-async def _seal(transaction: AsyncSession, session_id: SessionId, end_seq: int) -> int:
-    driver, session, _ = await session_store.lock_session(transaction, session_id)
+def _seal(session_id: SessionId, end_seq: int) -> Script[int]:
+    session, _ = yield from session_store.lock_session(session_id)
     if session is None:
         raise NotFound("SESSION_UNKNOWN", "this database never opened that session: there is nothing to seal")
     if session.state in (SessionState.DRAINED, SessionState.FORCED):
@@ -118,7 +117,7 @@ async def _seal(transaction: AsyncSession, session_id: SessionId, end_seq: int) 
             "SPOOL_NOT_INGESTED",
             f"records from {session.next_seq} to {end_seq - 1} are not here yet: record them, then seal again",
         )
-    rows = await driver.answer(funds_store.open_leases(session_id))
+    (rows,) = yield (funds_store.open_leases(session_id),)
     leases = [funds_store.lease_from_row(row) for row in rows]
     released: dict[str, int] = {}
     settled: dict[str, int] = {}
@@ -126,7 +125,7 @@ async def _seal(transaction: AsyncSession, session_id: SessionId, end_seq: int) 
         released[lease.account_id] = released.get(lease.account_id, 0) + lease.release()
         settled[lease.account_id] = settled.get(lease.account_id, 0) + lease.settled_nanousd
     total = sum(released.values())
-    await driver.execute_each(
+    yield (
         funds_store.update_spent(leases),
         funds_store.fold_released(released, settled),
         session_store.drain(session_id, total),

@@ -22,6 +22,7 @@ from usage_svc.convert import (
     session_id_to_pb,
     undrained_to_pb,
 )
+from usage_svc.driver import write_by_script
 from usage_svc.funding import Funding, fenced
 from usage_svc.leases import Demand
 from usage_svc.rating import MAX_ID_CHARS
@@ -53,7 +54,7 @@ class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
         session_id = bounds.session_id(session_id_from_pb(request.session))
-        if not await self._database.write(lambda transaction: session_store.heartbeat(transaction, session_id)):
+        if not await write_by_script(self._database, lambda: session_store.heartbeat(session_id)):
             raise fenced(session_id)
         return pb.HeartbeatResponse(ttl=self._ttl)
 

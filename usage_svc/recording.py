@@ -1,16 +1,15 @@
 """Posting a batch of spooled records: one transaction under the session's lock, all of it or nothing."""
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chassis.database import Database
 from chassis.faults import FailedPrecondition, NotFound
 from pricing import Price
 from usage_svc import event_store, funds_store, metrics, prices, session_store
-from usage_svc.driver import Driver, Query
+from usage_svc.driver import Query, Script, write_by_script
 from usage_svc.events import Outcome, PriceTerms, Record, Source, is_newer
 from usage_svc.intake import Exceptional, Intake, Lookups, RecordOutcome, Sifted, sift, take_in
 from usage_svc.prices import PriceBook
@@ -48,23 +47,28 @@ class Recorder:
             FailedPrecondition: it was sealed (SESSION_DRAINED), or its next record needs newer code (SCHEMA_TOO_NEW).
         """
         start = time.perf_counter()
-        recorded = await self._database.write(
-            lambda transaction: self._post(transaction, session_id, first_seq, records, bytes_at)
+        tries = itertools.count()
+        recorded = await write_by_script(
+            self._database,
+            # Requests that were posted before are rare: first it is taken that there are none, and the key on their ids
+            # ends that try if there is one.
+            lambda: self._post(session_id, first_seq, records, bytes_at, look_for_repeats=next(tries) > 0),
         )
         if recorded.prices:
             self._price_book.add(recorded.prices)
         _count(recorded, len(records), time.perf_counter() - start)
         return recorded
 
-    async def _post(
+    def _post(
         self,
-        transaction: AsyncSession,
         session_id: SessionId,
         first_seq: int,
         records: Sequence[Record],
         bytes_at: Callable[[int], bytes],
-    ) -> Recorded:
-        driver, session, now_us = await session_store.lock_session(transaction, session_id)
+        *,
+        look_for_repeats: bool,
+    ) -> Script[Recorded]:
+        session, now_us = yield from session_store.lock_session(session_id)
         if session is None:
             raise NotFound(
                 "SESSION_UNKNOWN",
@@ -85,7 +89,7 @@ class Recorder:
                 f"record {session.next_seq} was written by a newer edge: keep it, and upgrade usage_svc",
             )
         sifted = sift(fresh, now_us // MICROSECONDS_PER_DAY, self._horizon_days)
-        known, verdicts = await self._look_up(driver, sifted)
+        known, verdicts = yield from self._look_up(sifted, look_for_repeats=look_for_repeats)
         intake = take_in(session_id, session.next_seq, fresh, sifted, known)
         next_seq = session.next_seq + len(fresh)
         quarantined = [
@@ -93,7 +97,7 @@ class Recorder:
             for seq, outcome, reason in intake.exceptions
             if outcome is RecordOutcome.QUARANTINED
         ]
-        await driver.execute_each(
+        yield (
             event_store.insert_price_versions(verdicts.first_seen),
             event_store.delete_events(intake.superseded),
             event_store.insert_events(session_id, intake.events.values()),
@@ -105,15 +109,16 @@ class Recorder:
         )
         return Recorded(next_seq, intake.exceptions, intake, verdicts.prices)
 
-    async def _look_up(self, driver: Driver, sifted: Sifted) -> tuple[Lookups, prices.Verdicts]:
+    def _look_up(self, sifted: Sifted, *, look_for_repeats: bool) -> Script[tuple[Lookups, prices.Verdicts]]:
         known_prices = self._price_book.known(sifted.terms)
         unknown_terms = [terms for terms in sifted.terms if terms not in known_prices]
         queries: list[Query] = [funds_store.leases_by_id(sifted.lease_ids)] if sifted.lease_ids else []
         lease_queries = len(queries)
-        queries += event_store.seen_outcomes(sifted.request_ids_by_day)
+        if look_for_repeats:
+            queries += event_store.seen_outcomes(sifted.request_ids_by_day)
         if unknown_terms:
             queries.append(event_store.price_versions({terms.price_version for terms in unknown_terms}))
-        answers = await driver.fetch_each(*queries)
+        answers = (yield queries) if queries else []
         stored = [PriceTerms(*row) for row in answers.pop()] if unknown_terms else []
         verdicts = prices.judge(unknown_terms, {terms.price_version: terms for terms in stored})
         leases = [funds_store.lease_from_row(row) for rows in answers[:lease_queries] for row in rows]

@@ -4,39 +4,34 @@ from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from usage_svc.driver import Command, Driver, Query, open_with
+from usage_svc.driver import Command, Driver, Query, Script, open_with
 from usage_svc.sessions import Session, SessionId, SessionState
 
 _COLUMNS = "spool_uuid, incarnation, state, next_seq, released_nanousd"
 
 
-async def lock_session(transaction: AsyncSession, session_id: SessionId) -> tuple[Driver, Session | None, int]:
-    """Begins a transaction with a session's row locked; with it comes the database's time, in microseconds.
+def lock_session(session_id: SessionId) -> Script[tuple[Session | None, int]]:
+    """Begins a script with a session's row locked; with it comes the database's time, in microseconds.
 
     The time is 0 where there is no such session.
     """
-    driver, rows = await open_with(
-        transaction,
+    query = Query(
         f"SELECT {_COLUMNS}, {{now_us}} FROM session "  # noqa: S608 - our names
         "WHERE spool_uuid = $1 AND incarnation = $2 {for_update}",
-        session_id.spool_uuid,
-        session_id.incarnation,
+        (session_id.spool_uuid, session_id.incarnation),
     )
-    if not rows:
-        return driver, None, 0
-    return driver, _session_from_row(rows[0]), int(rows[0][-1])
+    (rows,) = yield (query,)
+    return (_session_from_row(rows[0]), int(rows[0][-1])) if rows else (None, 0)
 
 
-async def heartbeat(transaction: AsyncSession, session_id: SessionId) -> bool:
+def heartbeat(session_id: SessionId) -> Script[bool]:
     """Notes that a session lives, in one conditional update that no sweep can interrupt. False if it is not ALIVE."""
-    _, rows = await open_with(
-        transaction,
+    query = Query(
         "UPDATE session SET heartbeat_time_us = {now_us} "
         "WHERE spool_uuid = $1 AND incarnation = $2 AND state = $3 RETURNING incarnation",
-        session_id.spool_uuid,
-        session_id.incarnation,
-        int(SessionState.ALIVE),
+        (session_id.spool_uuid, session_id.incarnation, int(SessionState.ALIVE)),
     )
+    (rows,) = yield (query,)
     return bool(rows)
 
 
