@@ -1,7 +1,6 @@
 """Chat stream events, and a client's walk through a tap."""
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 from edge.upstream.usage_tap import StreamTap
@@ -18,7 +17,7 @@ def drive(tap: StreamTap, chunks: list[bytes]) -> tuple[bytes, bytes]:
 
 
 def outcome(tap: StreamTap) -> tuple[Any, ...]:
-    usage = asdict(tap.usage) if tap.usage else None
+    usage = tap.usage._asdict() if tap.usage else None
     return usage, tap.ended, tap.finished, tap.unmetered, tap.error_seen, tap.delivered_events, tap.delivered_bytes
 
 
