@@ -17,7 +17,7 @@ from tests.stack.client import CHAT, RESPONSES, Client, Connection, chat, respon
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-SETTINGS = {"edge": {"client_stall_s": 1.5}}
+SETTINGS = {"edge": {"client_stall_s": 0.8}}
 MB = 1 << 20
 
 

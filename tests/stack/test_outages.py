@@ -8,10 +8,12 @@ import pytest
 
 import edge.assembly
 from edge.assembly import metering_settings
+from edge.metering.spool_format import FRAME_BYTES_MAX
+from protos.usage.v1 import usage_pb2
 from tests.harness.eventually import eventually
 from tests.harness.scripted_upstream import ScriptedUpstream
 from tests.harness.stack import MODEL
-from tests.harness.upstream_answer import Answer
+from tests.harness.upstream_answer import Answer, Ending
 from tests.stack.client import Client, chat
 from tests.stack.conftest import OpenStack
 
@@ -235,11 +237,10 @@ async def test_a_stopping_edge_lets_open_streams_finish(fresh_stack: OpenStack) 
     stack = await fresh_stack()
     customer = await stack.customer()
     client = Client(stack.edge_url, customer.secret)
-    stack.upstream.script(Answer(gap_ms=100))
     async with client.connected() as idle, client.connected() as busy:
         await idle.send(client.post(chat()))
         assert (await idle.whole()).status == 200
-        stack.upstream.script(Answer(gap_ms=100))
+        stack.upstream.script(Answer(gap_ms=50))
         await busy.send(client.post(chat(stream=True)))
         assert (await busy.head()).status == 200
         stopping = asyncio.create_task(stack.stop("edge"))
@@ -249,3 +250,58 @@ async def test_a_stopping_edge_lets_open_streams_finish(fresh_stack: OpenStack) 
         assert await busy.closed()
         await stopping
     await stack.settled(customer, 2)
+
+
+async def test_a_full_spool_is_503_and_serves_again_when_usage_svc_has_taken_it(fresh_stack: OpenStack) -> None:
+    segment_bytes = 4 * FRAME_BYTES_MAX
+    stack = await fresh_stack(edge={"spool_segment_bytes": segment_bytes, "spool_bytes_max": 2 * segment_bytes})
+    customer = await stack.customer(usd=100)
+    client = Client(stack.edge_url, customer.secret)
+    assert (await client.chat(chat(max_tokens=1))).status == 200
+    await stack.stop("usage")
+    served = 1
+
+    async def full() -> bool:
+        nonlocal served
+        answer = await client.chat(chat(max_tokens=1))
+        served += answer.status == 200
+        if answer.status == 200:
+            return False
+        assert (answer.status, answer.error["type"], answer.error["code"]) == (503, "server_error", None)
+        assert answer.header("retry-after")
+        return True
+
+    await eventually(full, 20.0)
+    assert served == len(stack.upstream.requests)
+    await stack.start("usage")
+
+    async def serves() -> bool:
+        return (await client.chat(chat(max_tokens=1))).status == 200
+
+    await eventually(serves, 10.0)
+    await stack.settled(customer, served + 1, 10.0)
+
+
+async def test_a_connection_that_sends_no_whole_head_is_closed_in_time(fresh_stack: OpenStack) -> None:
+    stack = await fresh_stack(edge={"keep_alive_s": 0.4})
+    client = Client(stack.edge_url, (await stack.customer()).secret)
+    async with client.connected() as silent, client.connected() as slow, client.connected() as idle:
+        await slow.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nX-Slow: ")
+        await idle.send(client.post(chat()))
+        assert (await idle.whole()).status == 200
+        assert await idle.closed(2.0)
+        assert await silent.closed(2.0)
+        assert await slow.closed(2.0)
+
+
+async def test_an_abandoned_stream_is_not_read_for_ever(fresh_stack: OpenStack) -> None:
+    stack = await fresh_stack(edge={"abandoned_drain_s": 0.3})
+    customer = await stack.customer()
+    client = Client(stack.edge_url, customer.secret)
+    stack.upstream.script(Answer(ending=Ending.STALL, ending_after=2))
+    async with client.connected() as connection:
+        await connection.send(client.post(chat(stream=True)))
+        await connection.head()
+    [request] = await stack.settled(customer, 1)
+    assert (request.event.ending, request.charged_nanousd) == (usage_pb2.ENDING_CLIENT_GONE, 0)
+    await eventually(lambda: stack.upstream.reported[0].peer_gone)  # it is told to stop

@@ -15,7 +15,7 @@ from tests.stack.client import CHAT, RESPONSES, Client, chat, responses
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-SETTINGS = {"edge": {"comment_interval_s": 0.3}}
+SETTINGS = {"edge": {"comment_interval_s": 0.15}}
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 
 
@@ -324,7 +324,7 @@ async def test_an_error_event_of_the_upstream_is_passed_on(stack: Stack, client:
 
 
 async def test_silence_in_a_stream_is_filled_with_comments(stack: Stack, client: Client) -> None:
-    stack.upstream.script(Answer(gap_ms=500, events=1))
+    stack.upstream.script(Answer(gap_ms=350, events=1))
     answer = await client.chat(chat(stream=True))
     assert answer.body.count(b": keep-alive\n\n") >= 1
     assert answer.events[-1]["usage"]["completion_tokens"] == 1

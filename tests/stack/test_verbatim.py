@@ -3,12 +3,14 @@
 import json
 import re
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edge.upstream import upstreams
 from tests.harness.eventually import eventually
 from tests.harness.stack import MODEL, Customer, Stack
 from tests.harness.upstream_answer import MODES, Answer, answer_from_options
@@ -28,6 +30,13 @@ ODD_BODIES = {
 }
 STREAM_MODES = ["ok", "crlf", "cr", "comments", "bom", "multiline", "tight", "byte_by_byte", "split_multibyte"]
 STREAM_MODES += ["tricky_content", "azure", "llamacpp", "usage_cumulative", "close_body", "length_body"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _credentials_are_read_again_soon() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upstreams, "CREDENTIAL_REFRESH_S", 0.2)
+        yield
 
 
 @pytest.mark.parametrize("body", ODD_BODIES.values(), ids=ODD_BODIES.keys())
@@ -202,7 +211,7 @@ async def test_a_credential_in_a_file_may_be_rotated(stack: Stack, client: Clien
     async def rotated() -> bool:
         return await sent() == "Bearer second"
 
-    await eventually(rotated, 8.0)
+    await eventually(rotated)
     await stack.withdraw("test/file")
 
 
