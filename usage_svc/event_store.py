@@ -49,9 +49,11 @@ def delete_events(keys: Sequence[tuple[int, str]]) -> Command:
 
 def insert_events(session_id: SessionId, events: Iterable[PostedEvent]) -> Insert:
     """Posts events. One whose id is there already ends the transaction, and it runs again, looking for such."""
-    spool_uuid, incarnation = session_id.spool_uuid, session_id.incarnation
+    session = (session_id.spool_uuid, session_id.incarnation)
+    # Joined and not unpacked: a named tuple is unpacked item by item.
     rows = [
-        (day, *event, charge, overflow, spool_uuid, incarnation, seq) for day, event, charge, overflow, seq in events
+        (posted.day,) + posted.event + (posted.charge_nanousd, posted.overflow_nanousd) + session + (posted.seq,)  # noqa: RUF005 - see above
+        for posted in events
     ]
     return Insert(UsageEventRow.__table__, EVENT_COLUMNS, rows)  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy
 

@@ -195,7 +195,8 @@ def fold_released(released: Mapping[str, int], settled: Mapping[str, int]) -> Co
 
 def insert_entries(postings: Sequence[Posting], now_us: int) -> Insert:
     """Appends to the ledger."""
-    return Insert(EntryRow.__table__, _ENTRY_COLUMNS, [(*posting, now_us) for posting in postings])  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy
+    now = (now_us,)
+    return Insert(EntryRow.__table__, _ENTRY_COLUMNS, [posting + now for posting in postings])  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy
 
 
 async def append_entry(driver: Driver, posting: Posting) -> None:

@@ -81,19 +81,22 @@ def sift(records: Sequence[Record], today: int, horizon_days: int) -> Sifted:
     ids: dict[int, list[str]] = {}
     lease_ids: set[str] = set()
     terms: dict[PriceTerms, None] = {}
+    last_terms: PriceTerms | None = None
     for index, record in enumerate(records):
         if isinstance(record, EventRecord):
             event = record.event
-            day = day_of(event.request_id)
+            request_id = event.request_id
+            day = day_of(request_id)
             reason = reason_against(record, day, today, horizon_days)
             if reason is not None or day is None:
                 reasons[index] = reason or "REQUEST_ID_INVALID"
                 continue
-            days[event.request_id] = day
-            ids.setdefault(day, []).append(event.request_id)
+            days[request_id] = day
+            ids.setdefault(day, []).append(request_id)
             lease_ids.add(event.lease_id)
-            if record.terms.price_version:
-                terms[record.terms] = None
+            if record.terms is not last_terms and record.terms.price_version:
+                last_terms = record.terms  # nearly always the same object: convert.py makes it once for a price
+                terms[last_terms] = None
         elif isinstance(record, ReturnRecord):
             if len(record.lease_id) > MAX_ID_CHARS or "\0" in record.lease_id:
                 reasons[index] = "TEXT_INVALID"
@@ -150,10 +153,11 @@ def _take_event(
     day = days[request_id]
     if seen is not None and posted is None:
         intake.superseded.append((day, request_id))
-    overflow = _settle(intake, session_id, event, charge, known) if charge else 0
+    overflow = 0
     if charge:
+        overflow = _settle(intake, session_id, event, charge, known)
         intake.postings.append(ledger.charge(event.account_id, charge, overflow, request_id))
-    intake.events[request_id] = PostedEvent(day, event, charge, overflow, seq)
+    intake.events[request_id] = tuple.__new__(PostedEvent, (day, event, charge, overflow, seq))
     return None
 
 
@@ -195,4 +199,4 @@ def _take_return(intake: Intake, session_id: SessionId, record: ReturnRecord, kn
 
 
 def _is_ours(lease: Lease, session_id: SessionId) -> bool:
-    return (lease.spool_uuid, lease.incarnation) == (session_id.spool_uuid, session_id.incarnation)
+    return lease.incarnation == session_id.incarnation and lease.spool_uuid == session_id.spool_uuid

@@ -72,10 +72,13 @@ class Lease:
 
     def settle(self, charge_nanousd: int) -> int:
         """Draws a charge from the lease. Returns what did not fit."""
-        inside = min(charge_nanousd, self.reserved_nanousd)
-        self.settled_nanousd += inside
-        self.overflow_nanousd += charge_nanousd - inside
-        return charge_nanousd - inside
+        left = self.granted_nanousd - self.settled_nanousd - self.returned_nanousd
+        if charge_nanousd <= left:
+            self.settled_nanousd += charge_nanousd
+            return 0
+        self.settled_nanousd += left
+        self.overflow_nanousd += charge_nanousd - left
+        return charge_nanousd - left
 
     def give_back(self, returned_total_nanousd: int) -> int:
         """Takes a cumulative return. Returns what goes back to the account now.

@@ -97,7 +97,10 @@ def posting(
 
 def charge(account_id: str, amount_nanousd: int, overflow_nanousd: int, request_id: str) -> Posting:
     """The pair for one finished request: customer to revenue. The amount is more than zero."""
-    return Posting(_CHARGE, account_id, account_id, _REVENUE, amount_nanousd, overflow_nanousd, request_id)
+    # tuple's own constructor: a named tuple's is a Python function of twice the cost, and this runs for every request.
+    return tuple.__new__(
+        Posting, (_CHARGE, account_id, account_id, _REVENUE, amount_nanousd, overflow_nanousd, request_id, "")
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 Upstream's numbers are charged unaltered or not at all: what is not plausible is set aside under a reason.
 """
 
+import itertools
 import re
 from decimal import Decimal, InvalidOperation
 
@@ -47,6 +48,12 @@ _CHARGED = {
     int(Outcome.ESTIMATED): frozenset({int(Source.ESTIMATED)}),
 }
 _ESTIMATED = int(Outcome.ESTIMATED)
+# Every way that (outcome, source, ending, resource) may be: one look for what is nearly always so.
+_PLAUSIBLE_KINDS = frozenset(
+    (outcome, source, ending, resource)
+    for outcome, source, ending, resource in itertools.product(_OUTCOMES, _SOURCES, _ENDINGS, _RESOURCES)
+    if source in _CHARGED.get(outcome, _SOURCES)
+)
 
 
 def day_of(request_id: str) -> int | None:
@@ -70,50 +77,75 @@ def reason_against(record: EventRecord, day: int | None, today: int, horizon_day
         return "TOO_OLD" if day < today else "FROM_THE_FUTURE"
     if _has_bad_text(event, record.terms.price_version):
         return "TEXT_INVALID"
-    if (
-        event.outcome not in _OUTCOMES
-        or event.source not in _SOURCES
-        or event.ending not in _ENDINGS
-        or event.resource not in _RESOURCES
-    ):
-        return "ENUM_UNKNOWN"
-    sources = _CHARGED.get(event.outcome)
-    if sources is not None and event.source not in sources:
-        return "SOURCE_CONTRADICTS_OUTCOME"
+    if (event.outcome, event.source, event.ending, event.resource) not in _PLAUSIBLE_KINDS:
+        return _reason_against_kinds(event)
     if not (0 < event.admit_time_us < _END_OF_TIME_US and 0 < event.end_time_us < _END_OF_TIME_US):
         return "TIME_INVALID"
     return _reason_against_numbers(event)
 
 
 def _has_bad_text(event: UsageEvent, price_version: str) -> bool:
+    lease_id, account_id, key_id, model_id, deployment_id = event[1:6]
     # PostgreSQL refuses NUL in text, which would hold up every record behind this one.
     return (
-        not 0 < len(event.account_id) <= MAX_ID_CHARS
-        or not 0 < len(event.model_id) <= MAX_MODEL_ID_CHARS
-        or len(event.key_id) > MAX_ID_CHARS
-        or len(event.lease_id) > MAX_ID_CHARS
-        or len(event.deployment_id) > MAX_MODEL_ID_CHARS
+        not 0 < len(account_id) <= MAX_ID_CHARS
+        or not 0 < len(model_id) <= MAX_MODEL_ID_CHARS
+        or len(key_id) > MAX_ID_CHARS
+        or len(lease_id) > MAX_ID_CHARS
+        or len(deployment_id) > MAX_MODEL_ID_CHARS
         or len(price_version) > MAX_ID_CHARS
-        or "\0"
-        in event.account_id + event.model_id + event.key_id + event.lease_id + event.deployment_id + price_version
-        or event.account_id in HOUSE_ACCOUNT_IDS
+        or "\0" in account_id + model_id + key_id + lease_id + deployment_id + price_version
+        or account_id in HOUSE_ACCOUNT_IDS
     )
 
 
+def _reason_against_kinds(event: UsageEvent) -> str:
+    known = (
+        event.outcome in _OUTCOMES
+        and event.source in _SOURCES
+        and event.ending in _ENDINGS
+        and event.resource in _RESOURCES
+    )
+    return "SOURCE_CONTRADICTS_OUTCOME" if known else "ENUM_UNKNOWN"
+
+
 def _reason_against_numbers(event: UsageEvent) -> str | None:
-    counts = event[14:21]  # prompt_tokens to image_tokens
-    most = max(counts)
-    if (
-        min(counts) < 0
-        or most > MAX_TOKENS
-        or not 0 <= event.images <= MAX_IMAGES
-        or not 0 <= event.hold_nanousd <= MAX_AMOUNT_NANOUSD
-        or not 0 <= event.first_byte_ms <= MAX_DURATION_MS
-        or not 0 <= event.duration_ms <= MAX_DURATION_MS
-        or event.plausible_tokens_max < 0
+    (
+        prompt,
+        completion,
+        cached,
+        cache_write,
+        reasoning,
+        audio,
+        image,
+        images,
+        _,
+        hold,
+        plausible_max,
+        first_byte,
+        whole,
+    ) = event[14:27]
+    if not (
+        0 <= images <= MAX_IMAGES
+        and 0 <= hold <= MAX_AMOUNT_NANOUSD
+        and 0 <= first_byte <= MAX_DURATION_MS
+        and 0 <= whole <= MAX_DURATION_MS
     ):
         return "NUMBER_INVALID"
-    return "TOKENS_IMPLAUSIBLE" if most > event.plausible_tokens_max else None
+    tokens_max = plausible_max if plausible_max < MAX_TOKENS else MAX_TOKENS
+    if (
+        0 <= prompt <= tokens_max
+        and 0 <= completion <= tokens_max
+        and 0 <= cached <= tokens_max
+        and 0 <= cache_write <= tokens_max
+        and 0 <= reasoning <= tokens_max
+        and 0 <= audio <= tokens_max
+        and 0 <= image <= tokens_max
+    ):
+        return None
+    counts = (prompt, completion, cached, cache_write, reasoning, audio, image)
+    possible = min(counts) >= 0 and max(counts) <= MAX_TOKENS and plausible_max >= 0
+    return "TOKENS_IMPLAUSIBLE" if possible else "NUMBER_INVALID"
 
 
 def price_from_terms(terms: PriceTerms) -> Price | None:
@@ -140,5 +172,5 @@ def is_charged(event: UsageEvent) -> bool:
 
 def charge_of(event: UsageEvent, price: Price) -> int:
     """What an event of a charged outcome costs, in nano-USD. An estimate is never charged above its hold."""
-    charge = charge_nanousd(TokenUsage(*event[14:22]), price)
+    charge = charge_nanousd(tuple.__new__(TokenUsage, event[14:22]), price)
     return min(charge, event.hold_nanousd) if event.outcome == _ESTIMATED else charge

@@ -2,8 +2,10 @@
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from chassis.database import Database
 from chassis.faults import FailedPrecondition, NotFound
@@ -15,6 +17,11 @@ from usage_svc.intake import Exceptional, Intake, Lookups, RecordOutcome, Sifted
 from usage_svc.prices import PriceBook
 from usage_svc.rating import MICROSECONDS_PER_DAY
 from usage_svc.sessions import SessionId, SessionState, records_to_skip
+
+_END = attrgetter("outcome", "source")
+_TOKENS = {
+    kind: attrgetter(f"{kind}_tokens") for kind in ("prompt", "completion", "cached", "cache_write", "reasoning")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,23 +152,12 @@ def _count(recorded: Recorded, records: int, duration_s: float) -> None:
     intake = recorded.intake
     if intake is None:
         return
-    tokens = [0] * 5
-    charged = 0
-    ends: dict[tuple[int, int], int] = {}
-    for posted in intake.events.values():
-        event = posted.event
-        charged += posted.charge_nanousd
-        ends[event.outcome, event.source] = ends.get((event.outcome, event.source), 0) + 1
-        tokens[0] += event.prompt_tokens
-        tokens[1] += event.completion_tokens
-        tokens[2] += event.cached_tokens
-        tokens[3] += event.cache_write_tokens
-        tokens[4] += event.reasoning_tokens
-    for (outcome, source), count in ends.items():
+    events = [posted.event for posted in intake.events.values()]
+    for (outcome, source), count in Counter(map(_END, events)).items():
         metrics.EVENTS.labels(Outcome(outcome).name.lower(), Source(source).name.lower()).inc(count)
-    for kind, count in zip(("prompt", "completion", "cached", "cache_write", "reasoning"), tokens, strict=True):
-        metrics.TOKENS.labels(kind).inc(count)
-    metrics.CHARGED.inc(charged)
+    for kind, tokens in _TOKENS.items():
+        metrics.TOKENS.labels(kind).inc(sum(map(tokens, events)))
+    metrics.CHARGED.inc(sum(posted.charge_nanousd for posted in intake.events.values()))
     for why, overflow in intake.overflows.items():
         metrics.OVERFLOW.labels(why).inc(overflow)
     for exceptional in intake.exceptions:
