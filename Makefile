@@ -20,8 +20,8 @@ help: ## Lists these targets
 run: $(VENV)/.runs ## Installs, starts all four processes with a local model behind them, and says how to use them
 	@exec $(BIN)/tollgate up --local-model $(ARGS)
 
-test: $(VENV)/.develops ## Runs all tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.develops ## Runs all tests, a process per core
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: $(VENV)/.develops stubs-are-fresh ## Format, lint, types, contracts, architecture
 	$(BIN)/ruff format --check .

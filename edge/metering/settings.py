@@ -28,8 +28,8 @@ class MeteringSettings:
     segment_bytes: int = 8 * 1024**2
     durability: Durability = Durability.GROUP
     sync_interval_s: float = 0.2  # interval mode only
-    ship_linger_s: float = 0.2  # how long a record waits for company
-    ship_batch_max: int = 500
+    ship_linger_s: float = 0.5  # how long a record waits for company
+    ship_batch_max: int = 1000
     rpc_timeout_s: float = 5.0
     acquire_timeout_s: float = 2.0  # requests wait for this call
     acquire_calls_max: int = 4  # at once; each carries up to 1000 accounts
