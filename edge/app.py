@@ -6,6 +6,7 @@ documented shape with a request id, its record is written once, and a bug leaks 
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from urllib.parse import unquote
 
 from chassis.log import logger
@@ -20,6 +21,7 @@ from edge.listing import Listing
 from edge.openai import errors
 from edge.openai.errors import RequestError
 from edge.readiness import Readiness
+from edge.routing.snapshot import CHAT, RESPONSES
 
 _log = logger(__name__)
 
@@ -45,8 +47,8 @@ class App:
         self._readiness = readiness
         # path -> method -> (endpoint label, handler)
         self._routes: Mapping[str, Mapping[str, tuple[str, Handler]]] = {
-            "/v1/chat/completions": {"POST": ("chat_completions", generator.chat)},
-            "/v1/responses": {"POST": ("responses", generator.responses)},
+            "/v1/chat/completions": {"POST": ("chat_completions", partial(generator.generate, CHAT))},
+            "/v1/responses": {"POST": ("responses", partial(generator.generate, RESPONSES))},
             "/v1/models": _readable("models", listing.list_models),
             "/healthz": _readable("health", readiness.alive),
             "/readyz": _readable("health", readiness.ready),

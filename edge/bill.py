@@ -1,5 +1,6 @@
 """The bill of one admitted request: collects what happened, then writes exactly one outcome."""
 
+import asyncio
 import time
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -38,7 +39,7 @@ _templates: dict[tuple[str, str, str, str], bytes] = {}
 
 
 class Bill:
-    """Settle it once, in one of three ways, before the end of the answer is released."""
+    """Settle it once, in one of three ways, and await what that returns before the end of the answer is released."""
 
     def __init__(
         self,
@@ -87,13 +88,13 @@ class Bill:
 
     # -- the outcome --
 
-    async def settle(
+    def settle(
         self,
         usage: TokenUsage,
         source: "usage_pb2.UsageSource.ValueType",
         status: int,
         ending: "usage_pb2.Ending.ValueType",
-    ) -> None:
+    ) -> "asyncio.Future[None]":
         """Charged by what the upstream reported."""
         if self._ask.images:
             usage = TokenUsage(
@@ -109,9 +110,9 @@ class Bill:
         charge = charge_nanousd(usage, self._point.price) if plausible(usage, self._tokens_max) else 0
         self._record.usage, self._record.charge_nanousd = usage, charge
         metrics.count_tokens(self._model.model_id, usage, charge)
-        await self._finish(usage_pb2.OUTCOME_MEASURED, source, status, ending, usage, charge)
+        return self._finish(usage_pb2.OUTCOME_MEASURED, source, status, ending, usage, charge)
 
-    async def settle_unmetered(self, status: int, ending: "usage_pb2.Ending.ValueType") -> None:
+    def settle_unmetered(self, status: int, ending: "usage_pb2.Ending.ValueType") -> "asyncio.Future[None]":
         """Something was generated, but nobody said how much: waived, and the operator is told."""
         assert self.deployment is not None
         metrics.UNMETERED.labels(self.deployment.deployment_id).inc()
@@ -121,11 +122,11 @@ class Bill:
             deployment=self.deployment.deployment_id,
             ending=_ENDINGS[ending],
         )
-        await self._finish(usage_pb2.OUTCOME_WAIVED, usage_pb2.USAGE_SOURCE_NONE, status, ending, None, 0)
+        return self._finish(usage_pb2.OUTCOME_WAIVED, usage_pb2.USAGE_SOURCE_NONE, status, ending, None, 0)
 
-    async def settle_nothing(self, status: int, ending: "usage_pb2.Ending.ValueType") -> None:
+    def settle_nothing(self, status: int, ending: "usage_pb2.Ending.ValueType") -> "asyncio.Future[None]":
         """Nothing was generated, as far as anyone reported."""
-        await self._finish(usage_pb2.OUTCOME_NONE, usage_pb2.USAGE_SOURCE_NONE, status, ending, None, 0)
+        return self._finish(usage_pb2.OUTCOME_NONE, usage_pb2.USAGE_SOURCE_NONE, status, ending, None, 0)
 
     def _template(self) -> bytes:
         """What all events of a key, model, price and resource have in common."""
@@ -149,7 +150,7 @@ class Bill:
     def _tokens_max(self) -> int:
         return self._ask.n * self._model.context_length
 
-    async def _finish(
+    def _finish(
         self,
         outcome: "usage_pb2.Outcome.ValueType",
         source: "usage_pb2.UsageSource.ValueType",
@@ -157,7 +158,7 @@ class Bill:
         ending: "usage_pb2.Ending.ValueType",
         usage: TokenUsage | None,
         charge: int,
-    ) -> None:
+    ) -> "asyncio.Future[None]":
         assert not self.settled, "a bill is settled once"
         self.settled = True
         record = self._record
@@ -184,7 +185,7 @@ class Bill:
                 attempt.failure = failure
         set_moment(event.admit_time, self._admit_time_s)
         set_moment(event.end_time, self._admit_time_s + duration_s)
-        await self._meter.finish(self._admission, event, charge)
+        return self._meter.finish(self._admission, event, charge)
 
 
 def plausible(usage: TokenUsage, tokens_max: int) -> bool:

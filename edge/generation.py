@@ -72,15 +72,8 @@ class Generator:
         """Waits until every admitted request has its outcome."""
         await self._idle.wait()
 
-    async def chat(self, request: Request, record: RequestRecord) -> Sent:
-        """POST /v1/chat/completions."""
-        return await self._generate(request, record, CHAT)
-
-    async def responses(self, request: Request, record: RequestRecord) -> Sent:
-        """POST /v1/responses."""
-        return await self._generate(request, record, RESPONSES)
-
-    async def _generate(self, request: Request, record: RequestRecord, resource: str) -> Sent:
+    async def generate(self, resource: str, request: Request, record: RequestRecord) -> Sent:
+        """POST to one of the two resources."""
         grant = held_grant(request.headers, self._keys) or await grant_of(request.headers, self._keys)
         record.account_id, record.key_prefix = grant.account_id, grant.public_prefix
         if not grant.active:
@@ -178,11 +171,8 @@ class Generator:
     # -- a whole answer --
 
     async def _whole(self, request: Request, record: RequestRecord, plan: Plan) -> Sent:
-        call = await self._attempts.first_answer(plan, self._read_whole)
+        call = await self._attempts.first_answer(plan, Call.end)
         return await self._answer_whole(request, record, plan, call)
-
-    async def _read_whole(self, call: Call) -> None:
-        await call.end()
 
     async def _answer_whole(self, request: Request, record: RequestRecord, plan: Plan, call: Call) -> Sent:
         """Bills and passes on an answer that was read to its end."""
