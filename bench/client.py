@@ -176,7 +176,8 @@ class _Run:
     def completed(self, due: float, events: int) -> None:
         self.result.completed += 1
         self.result.events += events
-        self.result.latency_ms.append((time.perf_counter() - due) * 1000)
+        if self.load.rate_per_s:  # only there it is asked for, and a figure per request is much to print
+            self.result.latency_ms.append((time.perf_counter() - due) * 1000)
         if self.result.completed >= self.load.requests:
             self._done.set()
 

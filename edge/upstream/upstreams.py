@@ -1,6 +1,7 @@
 """Every deployment of the current catalog as something that requests can be sent to."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -18,6 +19,8 @@ _PATHS = {CHAT: "/chat/completions", RESPONSES: "/responses"}
 FORWARDED_HEADERS = ("content-type", "accept", "traceparent", "tracestate", "openai-beta")
 # A credential in a file may be rotated: it is read again this often.
 CREDENTIAL_REFRESH_S = 5.0
+# A request may wait this long between its plan and its call.
+GONE_KEPT_S = 60.0
 
 
 class Upstream:
@@ -51,6 +54,7 @@ class Upstreams:
         self._loop = asyncio.get_running_loop()
         self._upstreams: dict[str, Upstream] = {}
         self._retired: list[Pool] = []
+        self._gone: dict[str, tuple[float, Upstream]] = {}  # until when, for requests that were planned before
         self._refresh_at_s = 0.0
         watchdog.keep_house(self._keep_house)
 
@@ -70,6 +74,7 @@ class Upstreams:
                 self._upstreams[deployment.deployment_id] = Upstream(deployment, pool)
         for gone in before.values():
             self._retire(gone.pool)
+            self._gone[gone.deployment.deployment_id] = time.monotonic() + GONE_KEPT_S, gone
             metrics.UPSTREAM_CONNECTIONS.remove(gone.deployment.deployment_id)
 
     def _pool(self, deployment: Deployment) -> Pool:
@@ -101,7 +106,9 @@ class Upstreams:
             Failure: connect, connect_timeout.
         """
         upstream = self._upstreams.get(deployment.deployment_id)
-        if upstream is None:  # the catalog changed while this request was under way
+        if upstream is None:  # the catalog changed while this request was on its way
+            _, upstream = self._gone.get(deployment.deployment_id, (0.0, None))
+        if upstream is None:
             raise Failure("connect", "the deployment has left the catalog")
         return self._start(upstream, await upstream.pool.fresh_connection(), resource, headers, body)
 
@@ -129,6 +136,8 @@ class Upstreams:
                 credential = upstream.deployment.credential
                 if credential is not None and credential.WhichOneof("source") == "file":
                     upstream.read_credential()
+        for deployment_id in [each for each, (until_s, _) in self._gone.items() if now_s >= until_s]:
+            del self._gone[deployment_id]
         self._retired = [pool for pool in self._retired if pool.open_connections]
 
     async def close(self) -> None:
