@@ -189,12 +189,10 @@ class Bill:
 
 
 def plausible(usage: TokenUsage, tokens_max: int) -> bool:
-    """Whether usage_svc will charge these counts; if not it quarantines the event, and nothing leaves the lease."""
-    return (
-        0 <= usage.prompt_tokens <= tokens_max
-        and 0 <= usage.completion_tokens <= tokens_max
-        and min(usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens) >= 0
-    )
+    """Whether usage_svc will charge these counts (its gate is usage_svc/rating.py); if not it quarantines the event, and
+    nothing leaves the lease."""
+    counts = usage[:-1]  # images are ours, not the upstream's
+    return min(counts) >= 0 and max(counts) <= tokens_max
 
 
 def set_tokens(tokens: usage_pb2.TokenCounts, usage: TokenUsage) -> None:
