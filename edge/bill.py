@@ -189,8 +189,8 @@ class Bill:
 
 
 def plausible(usage: TokenUsage, tokens_max: int) -> bool:
-    """Whether usage_svc will charge these counts (its gate is usage_svc/rating.py); if not it quarantines the event, and
-    nothing leaves the lease."""
+    """Whether usage_svc will charge these counts (its gate is in usage_svc/rating.py). If not, it quarantines the event
+    and nothing leaves the lease."""
     counts = usage[:-1]  # images are ours, not the upstream's
     return min(counts) >= 0 and max(counts) <= tokens_max
 
