@@ -103,13 +103,14 @@ class Attempts:
         call = await self._ask(plan, deployment, read, asks_usage)
         if (
             asks_usage
-            and plan.ask.include_usage is not True
+            and plan.ask.members.find("stream_options") is None  # else it may be the client's own that is refused
             and call.status in _REFUSED_A_FIELD
             and b"stream_options" in call.peek()
         ):
-            until_s = time.monotonic() + STREAM_OPTIONS_MEMORY_S
-            self._stream_options_refused_until_s[deployment.deployment_id] = until_s
             call = await self._ask(plan, deployment, read, asks_usage=False)
+            if call.status == 200:  # else the request was refused for something else, and only its text had the word
+                until_s = time.monotonic() + STREAM_OPTIONS_MEMORY_S
+                self._stream_options_refused_until_s[deployment.deployment_id] = until_s
         return call
 
     def _refuses_stream_options(self, deployment: Deployment) -> bool:

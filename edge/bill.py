@@ -19,6 +19,8 @@ from protos.usage.v1 import usage_pb2
 _log = logger(__name__)
 
 EVENT_SCHEMA = 1
+# English text has about four bytes a token; only estimates use it.
+BYTES_PER_TOKEN = 4
 RESOURCE_TO_PB = {CHAT: usage_pb2.RESOURCE_CHAT_COMPLETIONS, RESPONSES: usage_pb2.RESOURCE_RESPONSES}
 
 _OUTCOMES = {
@@ -112,6 +114,24 @@ class Bill:
         metrics.count_tokens(self._model.model_id, usage, charge)
         return self._finish(usage_pb2.OUTCOME_MEASURED, source, status, ending, usage, charge)
 
+    def settle_estimated(
+        self, completion_tokens: int, status: int, ending: "usage_pb2.Ending.ValueType"
+    ) -> "asyncio.Future[None]":
+        """Charged by what was delivered, about a token an event, and by the request's length; never above the hold.
+
+        For answers whose usage the client itself put out of reach: leaving early is not free.
+        """
+        assert self.deployment is not None
+        metrics.UNMETERED.labels(self.deployment.deployment_id).inc()
+        prompt_tokens = min(self._ask.text_bytes // BYTES_PER_TOKEN, self._model.context_length)
+        usage = TokenUsage(prompt_tokens, min(completion_tokens, self._tokens_max), images=self._ask.images)
+        charge = min(charge_nanousd(usage, self._point.price), self._admission.hold_nanousd)
+        self._record.usage, self._record.charge_nanousd = usage, charge
+        metrics.count_tokens(self._model.model_id, usage, charge)
+        return self._finish(
+            usage_pb2.OUTCOME_ESTIMATED, usage_pb2.USAGE_SOURCE_ESTIMATED, status, ending, usage, charge
+        )
+
     def settle_unmetered(self, status: int, ending: "usage_pb2.Ending.ValueType") -> "asyncio.Future[None]":
         """Something was generated, but nobody said how much: waived, and the operator is told."""
         assert self.deployment is not None
@@ -148,7 +168,8 @@ class Bill:
 
     @property
     def _tokens_max(self) -> int:
-        return self._ask.n * self._model.context_length
+        # Twice what the catalog says: a server whose real context is larger must not make long prompts free.
+        return 2 * self._ask.n * self._model.context_length
 
     def _finish(
         self,

@@ -36,12 +36,15 @@ from edge.settings import EdgeSettings
 from edge.upstream.connection import Call, Failure
 from edge.upstream.relay import STREAM_HEADERS, Relay
 from edge.upstream.upstreams import Upstreams, forwarded_headers, passed_headers
-from edge.upstream.usage_tap import Carry, StreamTap, chat_tap, responses_tap, usage_from_body
+from edge.upstream.usage_tap import Carry, EventTooLarge, StreamTap, chat_tap, responses_tap, usage_from_body
 from edge.upstream.watchdog import Watchdog
 from pricing import hold_nanousd
 from protos.usage.v1 import usage_pb2
 
 _DONE = b"data: [DONE]\n\n"
+_CLIENTS_DOING = frozenset({"abandoned", "too_large"})
+# Far below what usage_svc finds plausible, so that no request can be made that it would set aside.
+IMAGES_MAX = 1000
 _EVENT_STREAM = "text/event-stream"
 
 
@@ -82,6 +85,8 @@ class Generator:
             raise errors.permission_denied("This API key may not generate. Use a key with the `inference` scope.")
         body = await read_body(request, self._settings.body_bytes_max, self._settings.body_timeout_s)
         ask = read_chat(body) if resource == CHAT else read_responses(body)
+        if ask.images > IMAGES_MAX:
+            raise errors.invalid_request(f"The request has {ask.images} images; at most {IMAGES_MAX} are taken.")
         model = self._model(ask, grant)
         record.model = model.model_id
         deployments = self._candidates(model, ask, resource)
@@ -223,7 +228,7 @@ class Generator:
             record.error = error.reason
             return self._break_off(plan, relay, error)
         finally:
-            relay.let_go()
+            relay.let_go()  # without an end, should a bug of ours have thrown us out of the middle
             metrics.OPEN_STREAMS.dec()
 
     async def _relay(self, request: Request, record: RequestRecord, plan: Plan, relay: Relay) -> Sent:
@@ -245,18 +250,24 @@ class Generator:
             assert bill.deployment is not None  # it answered
             self._attempts.failed(plan, bill.deployment, caught)
         if not tap.ended:
-            relay.write(tap.release())  # may complete the end
+            try:
+                relay.write(tap.release())  # may complete the end
+            except EventTooLarge as error:
+                failure = Failure("too_large", str(error))
         ending = usage_pb2.ENDING_CLIENT_GONE if relay.gone else usage_pb2.ENDING_COMPLETED
         if not (tap.ended or tap.finished):
             ending = usage_pb2.ENDING_CLIENT_GONE if relay.gone else usage_pb2.ENDING_UPSTREAM_FAILED
         elif tap.error_seen:
             ending = usage_pb2.ENDING_UPSTREAM_FAILED
         whole = tap.ended or (tap.finished and tap.usage is not None)
-        if tap.usage is None or tap.unmetered:
-            await bill.settle_unmetered(200, ending)
-        else:
+        if tap.usage is not None and not tap.unmetered:
             source = usage_pb2.USAGE_SOURCE_UPSTREAM_FINAL if whole else usage_pb2.USAGE_SOURCE_UPSTREAM_PARTIAL
             await bill.settle(tap.usage, source, 200, ending)
+        elif not whole and failure is not None and failure.kind in _CLIENTS_DOING:
+            # What was delivered is not free because its client left, or asked for an event beyond the limit.
+            await bill.settle_estimated(tap.delivered_events, 200, ending)
+        else:
+            await bill.settle_unmetered(200, ending)
         if tap.ended:
             return relay.finish(tap.ending())
         if tap.finished:  # the upstream died after every choice was finished: the customer has all there is

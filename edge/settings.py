@@ -54,7 +54,10 @@ class EdgeSettings(ProcessSettings):
         3, description="Most deployments that are tried for one request."
     )
     answer_bytes_max: Bytes = Field(64 * 1024 * 1024, description="Largest answer of an upstream that is not a stream.")
-    event_bytes_max: Bytes = Field(16 * 1024 * 1024, description="Largest single event of a stream.")
+    event_bytes_max: Bytes = Field(
+        64 * 1024 * 1024,
+        description="Largest single event of a stream; above body_bytes_max, since the last may repeat the request.",
+    )
     abandoned_drain_s: PositiveSeconds = Field(
         600.0, description="How long a stream is read on to its usage after its client has gone."
     )

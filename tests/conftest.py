@@ -1,6 +1,7 @@
 """What every test has: sockets that end at this machine, and an empty database on either engine."""
 
 import ipaddress
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,6 +11,10 @@ from typing import Any
 import pytest
 
 from tests.harness.postgres import PostgresServer, fresh_database, postgres_server
+
+# Who starts us in the background may have us ignore Ctrl-C, and the processes that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -101,6 +101,7 @@ class Relay:
 
     def finish(self, ending: bytes) -> Sent:
         """Sends the end that was kept back and closes the stream."""
+        self.finished = True
         self.let_go()
         if not self.gone:
             if not self.chunked:
@@ -113,6 +114,12 @@ class Relay:
 
     def let_go(self) -> None:
         """The answer is over, in whatever way: the connection belongs to the next request."""
+        if self.committed and not self.finished:
+            # Nothing else may be written behind half a stream, and nobody reads its upstream any more.
+            if self._call is not None:
+                self._call.abandon()
+            if self.connection.transport is not None:
+                self.connection.transport.abort()
         self.finished = True
         if self.connection.listener is self:
             self.connection.listener = None

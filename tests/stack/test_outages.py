@@ -300,5 +300,6 @@ async def test_an_abandoned_stream_is_not_read_for_ever(fresh_stack: OpenStack) 
         await connection.send(client.post(chat(stream=True)))
         await connection.head()
     [request] = await stack.settled(customer, 1)
-    assert (request.event.ending, request.charged_nanousd) == (usage_pb2.ENDING_CLIENT_GONE, 0)
+    assert (request.event.ending, request.event.outcome) == (usage_pb2.ENDING_CLIENT_GONE, usage_pb2.OUTCOME_ESTIMATED)
+    assert 0 < request.charged_nanousd <= request.event.hold_nanousd  # leaving early is not free
     await eventually(lambda: stack.upstream.reported[0].peer_gone)  # it is told to stop
