@@ -871,7 +871,7 @@ class UsageEvent(_message.Message):
     hold_nanousd: _builtins.int
     """What was held for it."""
     plausible_tokens_max: _builtins.int
-    """More tokens than this, in either direction, are not plausible: n times the model's context. 0 admits no token."""
+    """More tokens than this, in either direction, are not plausible: twice n times the model's context. 0 admits no token."""
     first_byte_ms: _builtins.int
     """From admission to the answer's first byte; 0 if none came."""
     duration_ms: _builtins.int
