@@ -1,36 +1,20 @@
 """Rows. They stop at store.py: nothing else sees them."""
 
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Index, LargeBinary, MetaData, String, TypeDecorator
+from sqlalchemy import JSON, BigInteger, Index, LargeBinary, MetaData, String
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 from auth_svc.ids import ID_CHARS_MAX
 from auth_svc.names import NAME_CHARS_MAX
 from chassis.once import WriteRowFields
+from chassis.utc_datetime import UtcDateTime
 
 SERVICE_STATE_ID = 1  # of the only row
 
 # Ids are compared byte by byte: a language's collation would sort them otherwise than by creation.
 _ID = String(ID_CHARS_MAX).with_variant(String(ID_CHARS_MAX, collation="C"), "postgresql")
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware moment in UTC on both engines; SQLite keeps none of the zone."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return value.astimezone(UTC) if value is not None else None
-
-    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        moment: datetime = value
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 class AuthRow(SQLModel, registry=registry(metadata=MetaData())):

@@ -1,31 +1,15 @@
 """Rows. They stop at store.py: nothing else sees them."""
 
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
-from sqlalchemy import BigInteger, DateTime, Dialect, LargeBinary, MetaData, Text, TypeDecorator
+from sqlalchemy import BigInteger, LargeBinary, MetaData, Text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 from chassis.once import WriteRowFields
+from chassis.utc_datetime import UtcDateTime
 
 HEAD_ID = 1  # of the only row
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware moment in UTC on both engines; SQLite keeps none of the zone."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return value.astimezone(UTC) if value is not None else None
-
-    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        moment: datetime = value
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 class CatalogRow(SQLModel, registry=registry(metadata=MetaData())):

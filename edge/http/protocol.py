@@ -69,12 +69,6 @@ class Request:
         while a part of the request's body is unread, since the next request would begin after all of it."""
         return not self.message.should_close and not self.connection.closing and self.content.is_eof()
 
-    @property
-    def remote(self) -> str:
-        """The peer's address, for logs."""
-        peer = self.connection.peername
-        return peer[0] if isinstance(peer, tuple) else str(peer)
-
     def _finish(self) -> None:
         """Called by aiohttp when the handler is done; nothing is held open here."""
 
