@@ -11,6 +11,7 @@ from auth_svc.accounts import Account, AccountChanges, AccountState
 from auth_svc.change_feed import Heartbeat, Reset
 from auth_svc.key_changes import KeyChange
 from auth_svc.keys import Key, KeyChanges, KeyTerms, Scope
+from auth_svc.limits import NO_LIMITS, KeyLimits, SpendLimit, SpendPeriod, Tiers, effective
 from auth_svc.store import PresentedKey
 from auth_svc.update_mask import validated_paths
 from chassis.faults import InvalidArgument
@@ -23,6 +24,8 @@ _STATE_TO_PB = {
 _STATE_FROM_PB = {number: state for state, number in _STATE_TO_PB.items()}
 _SCOPE_TO_PB = {Scope.INFERENCE: pb.SCOPE_INFERENCE, Scope.MANAGEMENT: pb.SCOPE_MANAGEMENT}
 _SCOPE_FROM_PB = {number: scope for scope, number in _SCOPE_TO_PB.items()}
+_PERIOD_TO_PB = {SpendPeriod.DAY: pb.SPEND_PERIOD_DAY, SpendPeriod.MONTH: pb.SPEND_PERIOD_MONTH}
+_PERIOD_FROM_PB = {number: period for period, number in _PERIOD_TO_PB.items()}
 
 
 def account_to_pb(account: Account) -> pb.Account:
@@ -43,7 +46,7 @@ def account_changes_from_pb(account: pb.Account, paths: Sequence[str]) -> Accoun
     return cast("AccountChanges", _masked(account, paths, _ACCOUNT_FIELDS))
 
 
-def key_to_pb(key: Key) -> pb.Key:
+def key_to_pb(key: Key, tiers: Tiers) -> pb.Key:
     terms = key.terms
     return pb.Key(
         key_id=key.key_id,
@@ -58,6 +61,8 @@ def key_to_pb(key: Key) -> pb.Key:
         log_retention_days=terms.log_retention_days,
         create_time=_moment_to_pb(key.create_time),
         revoke_time=_optional_moment_to_pb(key.revoke_time),
+        limits=_limits_to_pb(terms.limits, tiers),
+        spend_limit=_spend_limit_to_pb(terms.spend_limit),
     )
 
 
@@ -65,7 +70,7 @@ def key_terms_from_pb(key: pb.Key) -> KeyTerms:
     """What the customer sets of a key.
 
     Raises:
-        InvalidArgument: a scope or a moment that does not exist. Nothing else is looked at yet.
+        InvalidArgument: a scope, a period or a moment that does not exist. Nothing else is looked at yet.
     """
     return KeyTerms(**{name: read(key) for name, read in _KEY_FIELDS.items()})
 
@@ -79,7 +84,7 @@ def key_changes_from_pb(key: pb.Key, paths: Sequence[str]) -> KeyChanges:
     return cast("KeyChanges", _masked(key, paths, _KEY_FIELDS))
 
 
-def grant_to_pb(presented: PresentedKey) -> pb.KeyGrant:
+def grant_to_pb(presented: PresentedKey, tiers: Tiers) -> pb.KeyGrant:
     key, terms = presented.key, presented.key.terms
     return pb.KeyGrant(
         key_id=key.key_id,
@@ -92,6 +97,8 @@ def grant_to_pb(presented: PresentedKey) -> pb.KeyGrant:
         log_outputs=terms.log_outputs,
         log_retention_days=terms.log_retention_days,
         public_prefix=key.public_prefix,
+        limits=_limits_to_pb(terms.limits, tiers),
+        spend_limit=_spend_limit_to_pb(terms.spend_limit),
     )
 
 
@@ -137,6 +144,38 @@ def _expire_time_from_pb(key: pb.Key) -> datetime | None:
         raise InvalidArgument("key.expire_time", "not a moment of the years 1 to 9999") from None
 
 
+def _limits_to_pb(limits: KeyLimits, tiers: Tiers) -> pb.KeyLimits | None:
+    if limits == NO_LIMITS:
+        return None
+    holding = effective(limits, tiers)
+    return pb.KeyLimits(
+        tier=holding.tier,
+        requests_per_minute=holding.requests_per_minute,
+        tokens_per_minute=holding.tokens_per_minute,
+        concurrent_requests=holding.concurrent_requests,
+    )
+
+
+def _limits_from_pb(key: pb.Key) -> KeyLimits:
+    limits = key.limits
+    return KeyLimits(limits.tier, limits.requests_per_minute, limits.tokens_per_minute, limits.concurrent_requests)
+
+
+def _spend_limit_to_pb(limit: SpendLimit | None) -> pb.SpendLimit | None:
+    if limit is None:
+        return None
+    return pb.SpendLimit(limit_nanousd=limit.limit_nanousd, period=_PERIOD_TO_PB[limit.period])
+
+
+def _spend_limit_from_pb(key: pb.Key) -> SpendLimit | None:
+    if not key.HasField("spend_limit"):
+        return None
+    period = _PERIOD_FROM_PB.get(key.spend_limit.period)
+    if period is None:
+        raise InvalidArgument("key.spend_limit.period", "give SPEND_PERIOD_DAY or SPEND_PERIOD_MONTH")
+    return SpendLimit(key.spend_limit.limit_nanousd, period)
+
+
 def _moment_to_pb(moment: datetime) -> Timestamp:
     timestamp = Timestamp()
     timestamp.FromDatetime(moment)
@@ -160,4 +199,6 @@ _KEY_FIELDS: Mapping[str, Callable[[pb.Key], Any]] = {
     "log_inputs": lambda key: key.log_inputs,
     "log_outputs": lambda key: key.log_outputs,
     "log_retention_days": lambda key: key.log_retention_days,
+    "limits": _limits_from_pb,
+    "spend_limit": _spend_limit_from_pb,
 }

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TypedDict
 
 from auth_svc.accounts import AccountState
+from auth_svc.limits import NO_LIMITS, KeyLimits, SpendLimit, Tiers, validated_limits, validated_spend_limit
 from auth_svc.names import validated_allowed_models, validated_name
 from chassis.faults import InvalidArgument
 
@@ -25,7 +26,7 @@ class KeyTerms:
     """What the customer sets.
 
     An empty `allowed_models` allows all. An `expire_time` of None is never. `log_retention_days` of 0 leaves it to the
-    operator's default.
+    operator's default. A `spend_limit` of None is all that the account has.
     """
 
     name: str
@@ -35,6 +36,8 @@ class KeyTerms:
     log_inputs: bool = False
     log_outputs: bool = False
     log_retention_days: int = 0
+    limits: KeyLimits = NO_LIMITS
+    spend_limit: SpendLimit | None = None
 
 
 class KeyChanges(TypedDict, total=False):
@@ -47,6 +50,8 @@ class KeyChanges(TypedDict, total=False):
     log_inputs: bool
     log_outputs: bool
     log_retention_days: int
+    limits: KeyLimits
+    spend_limit: SpendLimit | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +87,8 @@ def verdict(key: Key, account_state: AccountState, now: datetime) -> Verdict:
     return Verdict.GRANTED
 
 
-def validated(terms: KeyTerms) -> KeyTerms:
-    """Terms in their canonical form: scopes once each, in a fixed order.
+def validated(terms: KeyTerms, tiers: Tiers) -> KeyTerms:
+    """Terms in their canonical form: scopes once each, in a fixed order; of a preset its name alone.
 
     Raises:
         InvalidArgument: a value that is not allowed, whatever the time is; names the field.
@@ -95,7 +100,9 @@ def validated(terms: KeyTerms) -> KeyTerms:
             "key.log_retention_days",
             f"{terms.log_retention_days}: give 1 to {LOG_RETENTION_DAYS_MAX} days, or 0 for the operator's default",
         )
-    return replace(terms, scopes=_canonical(terms.scopes))
+    validated_spend_limit("key.spend_limit", terms.spend_limit)
+    limits = validated_limits("key.limits", terms.limits, tiers)
+    return replace(terms, scopes=_canonical(terms.scopes), limits=limits)
 
 
 def require_future(expire_time: datetime | None, now: datetime) -> None:
@@ -111,7 +118,7 @@ def require_future(expire_time: datetime | None, now: datetime) -> None:
         )
 
 
-def updated(key: Key, changes: KeyChanges, now: datetime) -> Key:
+def updated(key: Key, changes: KeyChanges, now: datetime, tiers: Tiers) -> Key:
     """The key with the changes made.
 
     Raises:
@@ -119,7 +126,7 @@ def updated(key: Key, changes: KeyChanges, now: datetime) -> Key:
     """
     if "expire_time" in changes:
         require_future(changes["expire_time"], now)
-    return replace(key, terms=validated(replace(key.terms, **changes)))
+    return replace(key, terms=validated(replace(key.terms, **changes), tiers))
 
 
 def revoked(key: Key, now: datetime) -> Key:

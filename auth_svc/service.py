@@ -1,6 +1,7 @@
 """auth_svc put together: what `__main__` runs, and what tests run inside their own process."""
 
 import asyncio
+import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from auth_svc import key_format, store
 from auth_svc.change_feed import ChangeFeed
 from auth_svc.ids import NewUuid
 from auth_svc.key_format import RandomBytes
+from auth_svc.limits import Tiers
 from auth_svc.servicer import AuthAdminServicer, KeyServicer
 from auth_svc.settings import AuthSettings
 from chassis.clock import Clock, SystemClock
@@ -38,11 +40,14 @@ async def open_servicers(
     """The servicers over a migrated database, for as long as the block lasts.
 
     Raises:
-        FailedPrecondition: the pepper is not the one that the keys of this database are hashed with (WRONG_PEPPER).
+        FailedPrecondition: the pepper is not the one that the keys of this database are hashed with (WRONG_PEPPER), or
+            a key has a tier that is not in the settings (TIER_MISSING).
         Unavailable: the database cannot be reached.
     """
     pepper = settings.key_pepper.get_secret_value().encode()
     await _require_same_pepper(database, key_format.pepper_check(pepper))
+    tiers = settings.presets()
+    await _tell_of_tiers(database, tiers)
     async with database.read() as session:
         revision = await store.newest_revision(session)
     feed = ChangeFeed(database, clock, lifetime, revision, settings.watch_heartbeat_s)
@@ -52,13 +57,13 @@ async def open_servicers(
             Servicer(
                 _service_name("KeyService"),
                 rpc.add_KeyServiceServicer_to_server,
-                KeyServicer(database, clock, feed, pepper, settings.watch_heartbeat_s),
+                KeyServicer(database, clock, feed, pepper, tiers, settings.watch_heartbeat_s),
             ),
             Servicer(
                 _service_name("AuthAdminService"),
                 rpc.add_AuthAdminServiceServicer_to_server,
                 AuthAdminServicer(
-                    database, clock, feed, pepper, settings.key_change_history_max, new_uuid, random_bytes
+                    database, clock, feed, pepper, tiers, settings.key_change_history_max, new_uuid, random_bytes
                 ),
             ),
         )
@@ -77,6 +82,24 @@ async def _require_same_pepper(database: Database, check: bytes) -> None:
             "WRONG_PEPPER",
             "TOLLGATE_AUTH_KEY_PEPPER is not the one that the keys of this database are hashed with, so none of them "
             "would work: set the one that was used before",
+        )
+
+
+async def _tell_of_tiers(database: Database, tiers: Tiers) -> None:
+    """Makes edges forget their grants where a preset has changed since they were told."""
+    check = hashlib.sha256(repr(sorted(tiers.items())).encode()).digest()
+
+    async def told(session: AsyncSession) -> set[str]:
+        missing = await store.tiers_in_use(session) - tiers.keys()
+        if not missing and await store.exchange_tiers_check(session, check):
+            await store.forget_history(session)
+        return missing
+
+    if missing := await database.write(told):
+        raise FailedPrecondition(
+            "TIER_MISSING",
+            f"keys have the tier {', '.join(sorted(missing))}, which TOLLGATE_AUTH_TIERS does not name: add it again, "
+            "give those keys another one, and then leave it out",
         )
 
 

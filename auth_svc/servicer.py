@@ -12,6 +12,7 @@ from auth_svc import accounts, convert, ids, key_format, keys, metrics, store
 from auth_svc.accounts import Account
 from auth_svc.change_feed import ChangeFeed
 from auth_svc.keys import Key, Verdict
+from auth_svc.limits import Tiers
 from auth_svc.names import validated_name
 from auth_svc.tables import WriteRow
 from chassis import secret_token
@@ -29,9 +30,11 @@ ResponseT = TypeVar("ResponseT", bound=Message)
 class KeyServicer(rpc.KeyServiceServicer):
     """For edges: what a key allows, and what has changed."""
 
-    def __init__(self, database: Database, clock: Clock, feed: ChangeFeed, pepper: bytes, heartbeat_s: float) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, feed: ChangeFeed, pepper: bytes, tiers: Tiers, heartbeat_s: float
+    ) -> None:
         self._database, self._clock, self._feed = database, clock, feed
-        self._pepper, self._heartbeat_s = pepper, heartbeat_s
+        self._pepper, self._tiers, self._heartbeat_s = pepper, tiers, heartbeat_s
 
     async def Authenticate(self, request: pb.AuthenticateRequest, context: Any) -> pb.AuthenticateResponse:
         secret_hmac = key_format.stored_hash(request.key_sha256, self._pepper)
@@ -45,7 +48,7 @@ class KeyServicer(rpc.KeyServiceServicer):
         if presented is None or verdict not in (Verdict.GRANTED, Verdict.SUSPENDED):
             # One and the same text: who guesses must not learn that a key once worked.
             raise NotFound("KEY_NOT_FOUND", "no working key has this hash")
-        return pb.AuthenticateResponse(grant=convert.grant_to_pb(presented), revision=presented.revision)
+        return pb.AuthenticateResponse(grant=convert.grant_to_pb(presented, self._tiers), revision=presented.revision)
 
     async def WatchKeys(self, request: pb.WatchKeysRequest, context: Any) -> AsyncIterator[pb.WatchKeysResponse]:
         if request.after_revision < 0:
@@ -65,12 +68,13 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
         clock: Clock,
         feed: ChangeFeed,
         pepper: bytes,
+        tiers: Tiers,
         history_max: int,
         new_uuid: ids.NewUuid,
         random_bytes: key_format.RandomBytes,
     ) -> None:
         self._database, self._clock, self._feed = database, clock, feed
-        self._pepper, self._history_max = pepper, history_max
+        self._pepper, self._tiers, self._history_max = pepper, tiers, history_max
         self._new_uuid, self._random_bytes = new_uuid, random_bytes
 
     async def CreateAccount(self, request: pb.CreateAccountRequest, context: Any) -> pb.CreateAccountResponse:
@@ -126,7 +130,7 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
         return await self._write_once(request, pb.UpdateAccountResponse, act)
 
     async def CreateKey(self, request: pb.CreateKeyRequest, context: Any) -> pb.CreateKeyResponse:
-        terms = keys.validated(convert.key_terms_from_pb(request.key))
+        terms = keys.validated(convert.key_terms_from_pb(request.key), self._tiers)
         if request.secret:
             secret = key_format.imported_secret(request.secret)
         else:
@@ -145,7 +149,7 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
             if await store.is_secret_taken(session, secret_hmac):
                 raise AlreadyExists("SECRET_TAKEN", "secret: a key has this secret: leave it empty to have one drawn")
             await store.insert_key(session, new, secret_hmac)
-            return pb.CreateKeyResponse(key=convert.key_to_pb(new), secret=secret)
+            return pb.CreateKeyResponse(key=convert.key_to_pb(new, self._tiers), secret=secret)
 
         return await self._write_once(
             recognised, pb.CreateKeyResponse, act, keep=lambda response: pb.CreateKeyResponse(key=response.key)
@@ -154,7 +158,7 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
     async def GetKey(self, request: pb.GetKeyRequest, context: Any) -> pb.GetKeyResponse:
         async with self._database.read() as session:
             found = await _key(session, request.key_id)
-        return pb.GetKeyResponse(key=convert.key_to_pb(found))
+        return pb.GetKeyResponse(key=convert.key_to_pb(found, self._tiers))
 
     async def ListKeys(self, request: pb.ListKeysRequest, context: Any) -> pb.ListKeysResponse:
         size, query = page_size(request.page_size), f"keys of {request.account_id}"
@@ -164,7 +168,7 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
             found = await store.keys_after(session, request.account_id, after_id, size + 1)
         page = found[:size]
         return pb.ListKeysResponse(
-            keys=map(convert.key_to_pb, page),
+            keys=(convert.key_to_pb(each, self._tiers) for each in page),
             next_page_token=page_token(page[-1].key_id, query) if len(found) > size else "",
         )
 
@@ -173,9 +177,9 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
 
         async def act(session: AsyncSession) -> pb.UpdateKeyResponse:
             before = await _key(session, request.key.key_id, for_update=True)
-            after = keys.updated(before, changes, self._clock.now())
+            after = keys.updated(before, changes, self._clock.now(), self._tiers)
             await self._save_key(session, before, after)
-            return pb.UpdateKeyResponse(key=convert.key_to_pb(after))
+            return pb.UpdateKeyResponse(key=convert.key_to_pb(after, self._tiers))
 
         return await self._write_once(request, pb.UpdateKeyResponse, act)
 
@@ -184,7 +188,7 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
             before = await _key(session, request.key_id, for_update=True)
             after = keys.revoked(before, self._clock.now())
             await self._save_key(session, before, after)
-            return pb.RevokeKeyResponse(key=convert.key_to_pb(after))
+            return pb.RevokeKeyResponse(key=convert.key_to_pb(after, self._tiers))
 
         return await self._write_once(request, pb.RevokeKeyResponse, act)
 

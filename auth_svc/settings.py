@@ -2,10 +2,36 @@
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from auth_svc.limits import (
+    CONCURRENT_REQUESTS_MAX,
+    CUSTOM,
+    REQUESTS_PER_MINUTE_MAX,
+    TIER_CHARS_MAX,
+    TOKENS_PER_MINUTE_MAX,
+    KeyLimits,
+    Tiers,
+)
 from chassis.settings import ServiceSettings
+
+TierName = Annotated[str, Field(pattern=f"^[a-z0-9][a-z0-9_-]{{0,{TIER_CHARS_MAX - 1}}}$")]
+
+
+class TierSetting(BaseModel):
+    """One preset; 0 means no limit of this kind."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests_per_minute: Annotated[int, Field(ge=0, le=REQUESTS_PER_MINUTE_MAX)] = 0
+    tokens_per_minute: Annotated[int, Field(ge=0, le=TOKENS_PER_MINUTE_MAX)] = 0
+    concurrent_requests: Annotated[int, Field(ge=0, le=CONCURRENT_REQUESTS_MAX)] = 0
+
+    def __str__(self) -> str:
+        return f"{self.requests_per_minute} / {self.tokens_per_minute} / {self.concurrent_requests}"
+
+    __repr__ = __str__
 
 
 class AuthSettings(ServiceSettings):
@@ -27,3 +53,26 @@ class AuthSettings(ServiceSettings):
         description="How many changes of keys and accounts are kept for edges that were away; one that missed more "
         "forgets all that it holds.",
     )
+    tiers: dict[TierName, TierSetting] = Field(
+        {
+            "developer": TierSetting(requests_per_minute=60, tokens_per_minute=500_000, concurrent_requests=5),
+            "production": TierSetting(requests_per_minute=1000, tokens_per_minute=10_000_000, concurrent_requests=50),
+        },
+        description="Presets of limits for keys, as JSON: an object of names, each with requests_per_minute, "
+        "tokens_per_minute and concurrent_requests (in this order in the default; 0 or left out: no limit). A key of a "
+        "preset has its numbers as they are now; one that keys name cannot be left out.",
+    )
+
+    @field_validator("tiers")
+    @classmethod
+    def _custom_is_no_preset(cls, tiers: dict[str, TierSetting]) -> dict[str, TierSetting]:
+        if CUSTOM in tiers:
+            raise ValueError(f"{CUSTOM!r} is what keys with numbers of their own are called: choose another name")
+        return tiers
+
+    def presets(self) -> Tiers:
+        """The presets by name."""
+        return {
+            name: KeyLimits(name, tier.requests_per_minute, tier.tokens_per_minute, tier.concurrent_requests)
+            for name, tier in self.tiers.items()
+        }

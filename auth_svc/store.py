@@ -14,6 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from auth_svc.accounts import Account, AccountState
 from auth_svc.key_changes import History, KeyChange
 from auth_svc.keys import Key, KeyTerms, Scope
+from auth_svc.limits import CUSTOM, KeyLimits, SpendLimit, SpendPeriod
 from auth_svc.tables import SERVICE_STATE_ID, AccountRow, KeyChangeRow, KeyRow, ServiceStateRow
 
 _NEWEST_REVISION = select(ServiceStateRow.key_revision).where(ServiceStateRow.state_id == SERVICE_STATE_ID)
@@ -173,6 +174,27 @@ async def set_pepper_check(session: AsyncSession, check: bytes) -> None:
     await session.exec(statement.values(pepper_check=check))
 
 
+async def tiers_in_use(session: AsyncSession) -> set[str]:
+    """The presets that keys name, revoked keys included: those are still listed with their limits."""
+    query = select(KeyRow.tier).where(col(KeyRow.tier).not_in(("", CUSTOM))).distinct()
+    return set(await session.exec(query))
+
+
+async def exchange_tiers_check(session: AsyncSession, check: bytes) -> bool:
+    """Keeps what edges are told from now on. Returns whether it was something else before."""
+    statement = update(ServiceStateRow).where(
+        col(ServiceStateRow.state_id) == SERVICE_STATE_ID, col(ServiceStateRow.tiers_check).is_distinct_from(check)
+    )
+    return (await session.exec(statement.values(tiers_check=check))).rowcount == 1
+
+
+async def forget_history(session: AsyncSession) -> None:
+    """Numbers a change of everything: with the history gone, every watcher is told to forget all that it holds."""
+    statement = update(ServiceStateRow).where(col(ServiceStateRow.state_id) == SERVICE_STATE_ID)
+    await session.exec(statement.values(key_revision=col(ServiceStateRow.key_revision) + 1))
+    await session.exec(delete(KeyChangeRow))
+
+
 def _account_from_row(row: AccountRow) -> Account:
     return Account(row.account_id, row.name, AccountState(row.state), row.create_time)
 
@@ -186,6 +208,10 @@ def _key_from_row(row: KeyRow) -> Key:
         log_inputs=row.log_inputs,
         log_outputs=row.log_outputs,
         log_retention_days=row.log_retention_days,
+        limits=KeyLimits(row.tier, row.requests_per_minute, row.tokens_per_minute, row.concurrent_requests),
+        spend_limit=SpendLimit(row.spend_limit_nanousd, SpendPeriod(row.spend_period))
+        if row.spend_limit_nanousd is not None
+        else None,
     )
     return Key(row.key_id, row.account_id, row.public_prefix, terms, row.create_time, row.revoke_time)
 
@@ -199,4 +225,10 @@ def _columns_from_terms(terms: KeyTerms) -> dict[str, Any]:
         "log_inputs": terms.log_inputs,
         "log_outputs": terms.log_outputs,
         "log_retention_days": terms.log_retention_days,
+        "tier": terms.limits.tier,
+        "requests_per_minute": terms.limits.requests_per_minute,
+        "tokens_per_minute": terms.limits.tokens_per_minute,
+        "concurrent_requests": terms.limits.concurrent_requests,
+        "spend_limit_nanousd": None if terms.spend_limit is None else terms.spend_limit.limit_nanousd,
+        "spend_period": None if terms.spend_limit is None else terms.spend_limit.period.value,
     }

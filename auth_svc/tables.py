@@ -7,6 +7,7 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 from auth_svc.ids import ID_CHARS_MAX
+from auth_svc.limits import TIER_CHARS_MAX
 from auth_svc.names import NAME_CHARS_MAX
 from chassis.once import WriteRowFields
 from chassis.utc_datetime import UtcDateTime
@@ -51,6 +52,12 @@ class KeyRow(AuthRow, table=True):
     log_retention_days: int
     create_time: datetime = Field(sa_type=UtcDateTime)
     revoke_time: datetime | None = Field(sa_type=UtcDateTime)
+    tier: str = Field(max_length=TIER_CHARS_MAX)
+    requests_per_minute: int = Field(sa_type=BigInteger)
+    tokens_per_minute: int = Field(sa_type=BigInteger)
+    concurrent_requests: int = Field(sa_type=BigInteger)
+    spend_limit_nanousd: int | None = Field(sa_type=BigInteger)
+    spend_period: str | None = Field(max_length=20)
 
 
 class KeyChangeRow(AuthRow, table=True):
@@ -64,13 +71,15 @@ class KeyChangeRow(AuthRow, table=True):
 
 
 class ServiceStateRow(AuthRow, table=True):
-    """One row, made by the migration: the newest revision, and what tells whether the pepper is the right one."""
+    """One row, made by the migration: the newest revision, what tells whether the pepper is the right one, and the
+    presets that edges were last told."""
 
     __tablename__ = "service_state"
 
     state_id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     key_revision: int = Field(sa_type=BigInteger)
     pepper_check: bytes | None = Field(sa_type=LargeBinary)
+    tiers_check: bytes | None = Field(sa_type=LargeBinary)
 
 
 class WriteRow(WriteRowFields, AuthRow, table=True):

@@ -56,9 +56,25 @@ def key_from_pb(key: auth_pb2.Key, now: datetime) -> Document:
         "log_inputs": key.log_inputs,
         "log_outputs": key.log_outputs,
         "log_retention_days": key.log_retention_days or None,
+        "limits": _limits(key.limits) if key.HasField("limits") else None,
+        "spend_limit": _spend_limit(key.spend_limit) if key.HasField("spend_limit") else None,
         "create_time": _time(key, "create_time"),
         "revoke_time": _time(key, "revoke_time"),
     }
+
+
+def _limits(limits: auth_pb2.KeyLimits) -> Document:
+    return {
+        "tier": limits.tier,
+        "requests_per_minute": limits.requests_per_minute or None,
+        "tokens_per_minute": limits.tokens_per_minute or None,
+        "concurrent_requests": limits.concurrent_requests or None,
+    }
+
+
+def _spend_limit(limit: auth_pb2.SpendLimit) -> Document:
+    period = _enum(auth_pb2.SpendPeriod.Name(limit.period), "SPEND_PERIOD_")
+    return {**_money("limit", limit.limit_nanousd), "period": period}
 
 
 def balance_from_pb(balance: usage_pb2.Balance) -> Document:

@@ -15,6 +15,17 @@ from rich.text import Text
 from protos.auth.v1 import auth_pb2
 from tollgate.convert import key_from_pb, scope_to_pb, timestamp_from_datetime
 from tollgate.failure import CommandFailed
+from tollgate.key_limits import (
+    ConcurrentRequests,
+    LimitOptions,
+    Period,
+    RequestsPerMinute,
+    SpendLimit,
+    Tier,
+    TokensPerMinute,
+    limits_for_people,
+    spend_limit_for_people,
+)
 from tollgate.moments import moment_after
 from tollgate.options import Account, AsJson, Key, RequestId
 from tollgate.output import Document, facts, show, table
@@ -58,6 +69,12 @@ def create(
     log_inputs: LogInputs = None,
     log_outputs: LogOutputs = None,
     log_retention_days: LogRetention = None,
+    tier: Tier = None,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    concurrent_requests: ConcurrentRequests = None,
+    spend_limit: SpendLimit = None,
+    spend_period: Period = None,
     secret_file: Annotated[
         Path | None,
         typer.Option("--secret-file", help="Import a secret that you already hold: a file, or - for standard input."),
@@ -67,6 +84,7 @@ def create(
 ) -> None:
     """Creates a key and shows its secret, once. Nobody can show it again, not even you."""
     secret = "" if secret_file is None else _read_secret(secret_file)
+    limits = LimitOptions(tier, requests_per_minute, tokens_per_minute, concurrent_requests, spend_limit, spend_period)
 
     async def work(services: Services) -> Document:
         found = await services.account(account)
@@ -81,6 +99,7 @@ def create(
         )
         if expires != _NEVER:
             key.expire_time.CopyFrom(timestamp_from_datetime(_expiry(expires)))
+        limits.apply(key, auth_pb2.Key())
         request = auth_pb2.CreateKeyRequest(request_id=request_id or new_request_id(), key=key, secret=secret)
         response = await services.call(services.auth_admin.CreateKey, request)
         return {**key_from_pb(response.key, datetime.now(UTC)), "secret": response.secret or None}
@@ -155,6 +174,12 @@ def update(
     log_inputs: LogInputs = None,
     log_outputs: LogOutputs = None,
     log_retention_days: LogRetention = None,
+    tier: Tier = None,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    concurrent_requests: ConcurrentRequests = None,
+    spend_limit: SpendLimit = None,
+    spend_period: Period = None,
     as_json: AsJson = False,
     request_id: RequestId = None,
 ) -> None:
@@ -182,10 +207,15 @@ def update(
         if expires != _NEVER:
             key.expire_time.CopyFrom(timestamp_from_datetime(_expiry(expires)))
         paths.append("expire_time")
+    limits = LimitOptions(tier, requests_per_minute, tokens_per_minute, concurrent_requests, spend_limit, spend_period)
+    paths += limits.paths()
     if not paths:
         raise typer.BadParameter("say what to change, for instance --name or --expires", param_hint="OPTIONS")
 
     async def work(services: Services) -> Document:
+        if limits.paths():
+            before = await services.call(services.auth_admin.GetKey, auth_pb2.GetKeyRequest(key_id=key_id))
+            limits.apply(key, before.key)
         request = auth_pb2.UpdateKeyRequest(
             request_id=request_id or new_request_id(), key=key, update_mask=FieldMask(paths=paths)
         )
@@ -241,6 +271,8 @@ def _key(key: Document) -> Table:
             ("Scopes", ", ".join(key["scopes"])),
             ("Models", ", ".join(key["allowed_models"]) or "all"),
             ("Expires", key["expire_time"] or _NEVER),
+            ("Limits", limits_for_people(key)),
+            ("Spend limit", spend_limit_for_people(key)),
             ("Kept", f"{' and '.join(kept)}{f' for {days} days' if days else ''}" if kept else "nothing"),
             ("Created", key["create_time"]),
             *([("Revoked", key["revoke_time"])] if key["revoke_time"] else []),

@@ -29,6 +29,23 @@ _UNKNOWN_KEYS_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a key may ask for; 0 means no limit of this kind."""
+
+    requests_per_minute: int
+    tokens_per_minute: int
+    concurrent_requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpendLimit:
+    """What a key may spend in each day or month (UTC)."""
+
+    limit_nanousd: int
+    period: auth_pb2.SpendPeriod.ValueType
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """What a working key allows, ready for the hot path."""
 
@@ -40,6 +57,8 @@ class Grant:
     may_manage: bool
     models: frozenset[str]  # empty: all
     expire_time_s: float  # seconds since the epoch; infinity: never
+    limits: Limits | None = None
+    spend_limit: SpendLimit | None = None
 
     def may_use(self, model_id: str) -> bool:
         """Whether the key's allow-list covers a model."""
@@ -59,7 +78,16 @@ def grant_from_pb(pb: auth_pb2.KeyGrant) -> Grant:
         expire_time_s=pb.expire_time.seconds + pb.expire_time.nanos / 1e9
         if pb.HasField("expire_time")
         else float("inf"),
+        limits=_limits_from_pb(pb.limits) if pb.HasField("limits") else None,
+        spend_limit=SpendLimit(pb.spend_limit.limit_nanousd, pb.spend_limit.period)
+        if pb.HasField("spend_limit")
+        else None,
     )
+
+
+def _limits_from_pb(pb: auth_pb2.KeyLimits) -> Limits | None:
+    limits = Limits(pb.requests_per_minute, pb.tokens_per_minute, pb.concurrent_requests)
+    return limits if any((limits.requests_per_minute, limits.tokens_per_minute, limits.concurrent_requests)) else None
 
 
 class KeyCache:

@@ -169,6 +169,37 @@ def test_a_key_changes_only_where_it_is_told_to(tollgate: Tollgate) -> None:
     assert tollgate("keys", "update", key_id).status == 2
 
 
+def test_limits_of_a_key_are_set_changed_one_by_one_and_taken_away(tollgate: Tollgate) -> None:
+    tollgate("accounts", "create", "limited")
+    created = tollgate("keys", "create", "limited", "--tier", "developer", "--spend-limit", "5.00", "--json").document
+    assert created["limits"]["requests_per_minute"] == 60
+    assert created["spend_limit"] == {"limit_nanousd": 5_000_000_000, "limit_usd": "5.00", "period": "month"}
+    key_id = created["key_id"]
+    changed = tollgate("keys", "update", key_id, "--tokens-per-minute", "7", "--spend-period", "day", "--json").document
+    assert changed["limits"] == {
+        "tier": "custom",
+        "requests_per_minute": 60,
+        "tokens_per_minute": 7,
+        "concurrent_requests": 5,
+    }
+    assert changed["spend_limit"]["period"] == "day"
+    assert "60 requests/min, 7 tokens/min, 5 at once (custom)" in tollgate("keys", "show", key_id).stdout
+    free = (
+        "--requests-per-minute",
+        "0",
+        "--tokens-per-minute",
+        "0",
+        "--concurrent-requests",
+        "0",
+        "--spend-limit",
+        "0",
+    )
+    freed = tollgate("keys", "update", key_id, *free, "--json").document
+    assert (freed["limits"], freed["spend_limit"]) == (None, None)
+    assert tollgate("keys", "update", key_id, "--tier", "developer", "--tokens-per-minute", "7").status == 2
+    assert tollgate("keys", "update", key_id, "--spend-period", "day").status == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

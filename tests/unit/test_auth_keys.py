@@ -49,13 +49,13 @@ def test_a_revoked_key_keeps_the_moment_of_its_first_revocation() -> None:
 
 
 def test_scopes_are_kept_once_each_in_a_fixed_order() -> None:
-    terms = keys.validated(replace(KEY.terms, scopes=(Scope.MANAGEMENT, Scope.INFERENCE, Scope.MANAGEMENT)))
+    terms = keys.validated(replace(KEY.terms, scopes=(Scope.MANAGEMENT, Scope.INFERENCE, Scope.MANAGEMENT)), {})
     assert terms.scopes == (Scope.INFERENCE, Scope.MANAGEMENT)
 
 
 def test_an_edge_must_forget_a_grant_when_anything_but_the_name_changes() -> None:
     assert not keys.grants_differ(KEY, KEY)
-    assert not keys.grants_differ(KEY, keys.updated(KEY, {"name": "another"}, NOW))
+    assert not keys.grants_differ(KEY, keys.updated(KEY, {"name": "another"}, NOW, {}))
     for changes in (
         keys.KeyChanges(scopes=(Scope.MANAGEMENT,)),
         keys.KeyChanges(allowed_models=("a",)),
@@ -64,16 +64,16 @@ def test_an_edge_must_forget_a_grant_when_anything_but_the_name_changes() -> Non
         keys.KeyChanges(log_outputs=True),
         keys.KeyChanges(log_retention_days=1),
     ):
-        assert keys.grants_differ(KEY, keys.updated(KEY, changes, NOW)), changes
+        assert keys.grants_differ(KEY, keys.updated(KEY, changes, NOW, {})), changes
     assert keys.grants_differ(KEY, keys.revoked(KEY, NOW))
 
 
 def test_an_expired_key_may_be_renamed_and_revived_but_not_set_to_the_past() -> None:
     expired = expiring(NOW - TICK)
-    assert keys.updated(expired, {"name": "old"}, NOW).terms.name == "old"
-    assert keys.updated(expired, {"expire_time": None}, NOW).terms.expire_time is None
+    assert keys.updated(expired, {"name": "old"}, NOW, {}).terms.name == "old"
+    assert keys.updated(expired, {"expire_time": None}, NOW, {}).terms.expire_time is None
     with pytest.raises(InvalidArgument, match=r"key\.expire_time"):
-        keys.updated(KEY, {"expire_time": NOW}, NOW)
+        keys.updated(KEY, {"expire_time": NOW}, NOW, {})
 
 
 def test_an_account_changes_only_in_what_is_given() -> None:

@@ -73,6 +73,92 @@ SCOPE_MANAGEMENT: Scope.ValueType  # 2
 """Keys, balance, usage and logs of the key's own account."""
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
 
+class _SpendPeriod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SpendPeriodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SpendPeriod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SPEND_PERIOD_UNSPECIFIED: _SpendPeriod.ValueType  # 0
+    """Refused on writes."""
+    SPEND_PERIOD_DAY: _SpendPeriod.ValueType  # 1
+    """From midnight to midnight."""
+    SPEND_PERIOD_MONTH: _SpendPeriod.ValueType  # 2
+    """From the first of a month to the first of the next."""
+
+class SpendPeriod(_SpendPeriod, metaclass=_SpendPeriodEnumTypeWrapper):
+    """How long a spend limit counts before it begins anew. In UTC."""
+
+SPEND_PERIOD_UNSPECIFIED: SpendPeriod.ValueType  # 0
+"""Refused on writes."""
+SPEND_PERIOD_DAY: SpendPeriod.ValueType  # 1
+"""From midnight to midnight."""
+SPEND_PERIOD_MONTH: SpendPeriod.ValueType  # 2
+"""From the first of a month to the first of the next."""
+Global___SpendPeriod: _TypeAlias = SpendPeriod  # noqa: Y015
+
+@_typing.final
+class KeyLimits(_message.Message):
+    """How much a key may ask for, whatever its account can pay. In each number 0 means: no limit of this kind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIER_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    CONCURRENT_REQUESTS_FIELD_NUMBER: _builtins.int
+    tier: _builtins.str
+    """The operator's preset whose numbers hold, always as they are now; empty or "custom" means the numbers below. On
+    writes give a preset's name, or numbers, or both if the numbers are the preset's. Answers have the preset's numbers.
+    """
+    requests_per_minute: _builtins.int
+    """Generations that may begin within a minute."""
+    tokens_per_minute: _builtins.int
+    """Prompt and completion tokens within a minute: reserved by the most that a request can use, settled by what it used."""
+    concurrent_requests: _builtins.int
+    """Generations that may be open at once."""
+    def __init__(
+        self,
+        *,
+        tier: _builtins.str = ...,
+        requests_per_minute: _builtins.int = ...,
+        tokens_per_minute: _builtins.int = ...,
+        concurrent_requests: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrent_requests", b"concurrent_requests", "requests_per_minute", b"requests_per_minute", "tier", b"tier", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyLimits: _TypeAlias = KeyLimits  # noqa: Y015
+
+@_typing.final
+class SpendLimit(_message.Message):
+    """How much a key may spend of its account's funds within a period."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_NANOUSD_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    limit_nanousd: _builtins.int
+    """At least 1."""
+    period: Global___SpendPeriod.ValueType
+    """When it begins anew."""
+    def __init__(
+        self,
+        *,
+        limit_nanousd: _builtins.int = ...,
+        period: Global___SpendPeriod.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_nanousd", b"limit_nanousd", "period", b"period"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpendLimit: _TypeAlias = SpendLimit  # noqa: Y015
+
 @_typing.final
 class Account(_message.Message):
     """A paying customer."""
@@ -127,6 +213,8 @@ class Key(_message.Message):
     LOG_RETENTION_DAYS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    SPEND_LIMIT_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """Set by auth_svc: "key_" and 22 characters. Public."""
     account_id: _builtins.str
@@ -161,6 +249,14 @@ class Key(_message.Message):
     def revoke_time(self) -> _timestamp_pb2.Timestamp:
         """Set by auth_svc when the key was revoked; absent while it works."""
 
+    @_builtins.property
+    def limits(self) -> Global___KeyLimits:
+        """How much it may ask for; absent means without limit."""
+
+    @_builtins.property
+    def spend_limit(self) -> Global___SpendLimit:
+        """How much it may spend; absent means all that the account has."""
+
     def __init__(
         self,
         *,
@@ -176,10 +272,12 @@ class Key(_message.Message):
         log_retention_days: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
+        limits: Global___KeyLimits | None = ...,
+        spend_limit: Global___SpendLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "limits", b"limits", "revoke_time", b"revoke_time", "spend_limit", b"spend_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "allowed_models", b"allowed_models", "create_time", b"create_time", "expire_time", b"expire_time", "key_id", b"key_id", "log_inputs", b"log_inputs", "log_outputs", b"log_outputs", "log_retention_days", b"log_retention_days", "name", b"name", "public_prefix", b"public_prefix", "revoke_time", b"revoke_time", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "allowed_models", b"allowed_models", "create_time", b"create_time", "expire_time", b"expire_time", "key_id", b"key_id", "limits", b"limits", "log_inputs", b"log_inputs", "log_outputs", b"log_outputs", "log_retention_days", b"log_retention_days", "name", b"name", "public_prefix", b"public_prefix", "revoke_time", b"revoke_time", "scopes", b"scopes", "spend_limit", b"spend_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -201,6 +299,8 @@ class KeyGrant(_message.Message):
     LOG_OUTPUTS_FIELD_NUMBER: _builtins.int
     LOG_RETENTION_DAYS_FIELD_NUMBER: _builtins.int
     PUBLIC_PREFIX_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    SPEND_LIMIT_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """The key's public id."""
     account_id: _builtins.str
@@ -227,6 +327,14 @@ class KeyGrant(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it stops working; absent means never."""
 
+    @_builtins.property
+    def limits(self) -> Global___KeyLimits:
+        """How much it may ask for, the numbers of its preset filled in; absent means without limit."""
+
+    @_builtins.property
+    def spend_limit(self) -> Global___SpendLimit:
+        """How much it may spend; absent means all that the account has."""
+
     def __init__(
         self,
         *,
@@ -240,10 +348,12 @@ class KeyGrant(_message.Message):
         log_outputs: _builtins.bool = ...,
         log_retention_days: _builtins.int = ...,
         public_prefix: _builtins.str = ...,
+        limits: Global___KeyLimits | None = ...,
+        spend_limit: Global___SpendLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "limits", b"limits", "spend_limit", b"spend_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_state", b"account_state", "allowed_models", b"allowed_models", "expire_time", b"expire_time", "key_id", b"key_id", "log_inputs", b"log_inputs", "log_outputs", b"log_outputs", "log_retention_days", b"log_retention_days", "public_prefix", b"public_prefix", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_state", b"account_state", "allowed_models", b"allowed_models", "expire_time", b"expire_time", "key_id", b"key_id", "limits", b"limits", "log_inputs", b"log_inputs", "log_outputs", b"log_outputs", "log_retention_days", b"log_retention_days", "public_prefix", b"public_prefix", "scopes", b"scopes", "spend_limit", b"spend_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -672,7 +782,7 @@ class CreateKeyRequest(_message.Message):
     """
     @_builtins.property
     def key(self) -> Global___Key:
-        """account_id, name, scopes, allowed_models, expire_time and log settings are read; the rest is set by auth_svc."""
+        """account_id, name, scopes, allowed_models, expire_time, log settings and limits are read; the rest is set by auth_svc."""
 
     def __init__(
         self,

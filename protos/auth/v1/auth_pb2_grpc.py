@@ -259,7 +259,7 @@ class AuthAdminServiceServicer:
 
     def UpdateKey(self, request, context):
         """Changes the fields named in update_mask: name, scopes, allowed_models, expire_time, log_inputs, log_outputs,
-        log_retention_days.
+        log_retention_days, limits, spend_limit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -107,7 +107,7 @@ class AuthAdminServiceStub:
     """Lists an account's keys, oldest first, revoked ones included."""
     UpdateKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UpdateKeyRequest, _auth_pb2.UpdateKeyResponse]
     """Changes the fields named in update_mask: name, scopes, allowed_models, expire_time, log_inputs, log_outputs,
-    log_retention_days.
+    log_retention_days, limits, spend_limit.
     """
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RevokeKeyRequest, _auth_pb2.RevokeKeyResponse]
     """Revokes a key for good. Revoking a revoked key changes nothing."""
@@ -133,7 +133,7 @@ class AuthAdminServiceAsyncStub(AuthAdminServiceStub):
     """Lists an account's keys, oldest first, revoked ones included."""
     UpdateKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.UpdateKeyRequest, _auth_pb2.UpdateKeyResponse]  # type: ignore[assignment]
     """Changes the fields named in update_mask: name, scopes, allowed_models, expire_time, log_inputs, log_outputs,
-    log_retention_days.
+    log_retention_days, limits, spend_limit.
     """
     RevokeKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.RevokeKeyRequest, _auth_pb2.RevokeKeyResponse]  # type: ignore[assignment]
     """Revokes a key for good. Revoking a revoked key changes nothing."""
@@ -204,7 +204,7 @@ class AuthAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.UpdateKeyResponse, _abc.Awaitable[_auth_pb2.UpdateKeyResponse]]:
         """Changes the fields named in update_mask: name, scopes, allowed_models, expire_time, log_inputs, log_outputs,
-        log_retention_days.
+        log_retention_days, limits, spend_limit.
         """
 
     @_abc_1.abstractmethod
