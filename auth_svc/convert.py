@@ -1,7 +1,7 @@
 """Between messages and our own values: the only file that knows both."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from google.protobuf.duration_pb2 import Duration
@@ -135,13 +135,30 @@ def _scopes_from_pb(key: pb.Key) -> tuple[Scope, ...]:
     return tuple(_SCOPE_FROM_PB[number] for number in key.scopes)
 
 
-def _expire_time_from_pb(key: pb.Key) -> datetime | None:
-    if not key.HasField("expire_time"):
+def expire_time_from_pb(message: pb.Key | pb.RotateOwnKeyRequest, field: str = "key.expire_time") -> datetime | None:
+    """A message's expire_time; None where it has none.
+
+    Raises:
+        InvalidArgument: no such moment.
+    """
+    if not message.HasField("expire_time"):
         return None
     try:
-        return key.expire_time.ToDatetime(tzinfo=UTC)
+        return message.expire_time.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise InvalidArgument("key.expire_time", "not a moment of the years 1 to 9999") from None
+        raise InvalidArgument(field, "not a moment of the years 1 to 9999") from None
+
+
+def overlap_from_pb(request: pb.RotateOwnKeyRequest) -> timedelta:
+    """For how long a rotated key goes on working; the bounds are not looked at yet.
+
+    Raises:
+        InvalidArgument: no such duration.
+    """
+    try:
+        return request.overlap.ToTimedelta()
+    except (ValueError, OverflowError):
+        raise InvalidArgument("overlap", "not a duration") from None
 
 
 def _limits_to_pb(limits: KeyLimits, tiers: Tiers) -> pb.KeyLimits | None:
@@ -195,7 +212,7 @@ _KEY_FIELDS: Mapping[str, Callable[[pb.Key], Any]] = {
     "name": lambda key: key.name,
     "scopes": _scopes_from_pb,
     "allowed_models": lambda key: tuple(key.allowed_models),
-    "expire_time": _expire_time_from_pb,
+    "expire_time": expire_time_from_pb,
     "log_inputs": lambda key: key.log_inputs,
     "log_outputs": lambda key: key.log_outputs,
     "log_retention_days": lambda key: key.log_retention_days,

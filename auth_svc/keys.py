@@ -114,7 +114,7 @@ def require_future(expire_time: datetime | None, now: datetime) -> None:
     if expire_time is not None and expire_time <= now:
         raise InvalidArgument(
             "key.expire_time",
-            f"{expire_time.isoformat()} has passed: give a moment to come, or none; RevokeKey ends a key at once",
+            f"{expire_time.isoformat()} has passed: give a moment to come, or none; to end a key at once, revoke it",
         )
 
 

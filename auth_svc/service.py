@@ -13,7 +13,9 @@ from auth_svc import key_format, store
 from auth_svc.change_feed import ChangeFeed
 from auth_svc.ids import NewUuid
 from auth_svc.key_format import RandomBytes
+from auth_svc.key_writing import KeyWriter
 from auth_svc.limits import Tiers
+from auth_svc.management_servicer import KeyManagementServicer
 from auth_svc.servicer import AuthAdminServicer, KeyServicer
 from auth_svc.settings import AuthSettings
 from chassis.clock import Clock, SystemClock
@@ -51,6 +53,7 @@ async def open_servicers(
     async with database.read() as session:
         revision = await store.newest_revision(session)
     feed = ChangeFeed(database, clock, lifetime, revision, settings.watch_heartbeat_s)
+    writer = KeyWriter(database, clock, feed, pepper, settings.key_change_history_max, new_uuid, random_bytes)
     polling = lifetime.supervise("key changes", feed.poll_until_stopped())
     try:
         yield (
@@ -62,8 +65,18 @@ async def open_servicers(
             Servicer(
                 _service_name("AuthAdminService"),
                 rpc.add_AuthAdminServiceServicer_to_server,
-                AuthAdminServicer(
-                    database, clock, feed, pepper, tiers, settings.key_change_history_max, new_uuid, random_bytes
+                AuthAdminServicer(database, clock, writer, tiers, new_uuid),
+            ),
+            Servicer(
+                _service_name("KeyManagementService"),
+                rpc.add_KeyManagementServiceServicer_to_server,
+                KeyManagementServicer(
+                    database,
+                    clock,
+                    writer,
+                    tiers,
+                    keys_max=settings.keys_per_account_max,
+                    retention_days_max=settings.log_retention_days_max,
                 ),
             ),
         )

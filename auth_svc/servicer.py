@@ -1,30 +1,25 @@
 """The wire: each call is validated, converted, decided by a pure module, and kept by the store in one transaction."""
 # ruff: noqa: N802 - the contract names the methods
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
-from google.protobuf.message import Message
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from auth_svc import accounts, convert, ids, key_format, keys, metrics, store
 from auth_svc.accounts import Account
 from auth_svc.change_feed import ChangeFeed
-from auth_svc.keys import Key, Verdict
+from auth_svc.key_writing import KeyWriter, key_with_id
+from auth_svc.keys import Verdict
 from auth_svc.limits import Tiers
 from auth_svc.names import validated_name
-from auth_svc.tables import WriteRow
-from chassis import secret_token
 from chassis.clock import Clock
 from chassis.database import Database
 from chassis.faults import AlreadyExists, InvalidArgument, NotFound
-from chassis.once import once
 from chassis.pages import key_from_page_token, page_size, page_token
 from protos.auth.v1 import auth_pb2 as pb
 from protos.auth.v1 import auth_pb2_grpc as rpc
-
-ResponseT = TypeVar("ResponseT", bound=Message)
 
 
 class KeyServicer(rpc.KeyServiceServicer):
@@ -63,19 +58,10 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
     """For operators: accounts and keys."""
 
     def __init__(
-        self,
-        database: Database,
-        clock: Clock,
-        feed: ChangeFeed,
-        pepper: bytes,
-        tiers: Tiers,
-        history_max: int,
-        new_uuid: ids.NewUuid,
-        random_bytes: key_format.RandomBytes,
+        self, database: Database, clock: Clock, writer: KeyWriter, tiers: Tiers, new_uuid: ids.NewUuid
     ) -> None:
-        self._database, self._clock, self._feed = database, clock, feed
-        self._pepper, self._tiers, self._history_max = pepper, tiers, history_max
-        self._new_uuid, self._random_bytes = new_uuid, random_bytes
+        self._database, self._clock = database, clock
+        self._writer, self._tiers, self._new_uuid = writer, tiers, new_uuid
 
     async def CreateAccount(self, request: pb.CreateAccountRequest, context: Any) -> pb.CreateAccountResponse:
         new = accounts.new_account(ids.account_id(self._new_uuid()), request.name, self._clock.now())
@@ -85,7 +71,7 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
             await store.insert_account(session, new)
             return pb.CreateAccountResponse(account=convert.account_to_pb(new))
 
-        return await self._write_once(request, pb.CreateAccountResponse, act)
+        return await self._writer.write_once(request, pb.CreateAccountResponse, act)
 
     async def GetAccount(self, request: pb.GetAccountRequest, context: Any) -> pb.GetAccountResponse:
         match request.WhichOneof("lookup"):
@@ -124,40 +110,35 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
                 await _require_name_free(session, after)
             await store.save_account(session, after)
             if after.state is not before.state:
-                await store.append_change(session, account_id=after.account_id, history_max=self._history_max)
+                await self._writer.append_change(session, account_id=after.account_id)
             return pb.UpdateAccountResponse(account=convert.account_to_pb(after))
 
-        return await self._write_once(request, pb.UpdateAccountResponse, act)
+        return await self._writer.write_once(request, pb.UpdateAccountResponse, act)
 
     async def CreateKey(self, request: pb.CreateKeyRequest, context: Any) -> pb.CreateKeyResponse:
         terms = keys.validated(convert.key_terms_from_pb(request.key), self._tiers)
-        if request.secret:
-            secret = key_format.imported_secret(request.secret)
-        else:
-            secret = key_format.new_secret(self._random_bytes)
-        secret_hmac = key_format.stored_hash(secret_token.digest(secret), self._pepper)
         now = self._clock.now()
-        new = Key(ids.key_id(self._new_uuid()), request.key.account_id, secret_token.public_prefix(secret), terms, now)
+        new = self._writer.drawn(request.key.account_id, terms, now, request.secret)
         # What is kept to recognise a repeat must not hold an imported secret, not even inside a plain hash.
         recognised = pb.CreateKeyRequest(
-            request_id=request.request_id, key=request.key, secret=secret_hmac.hex() if request.secret else ""
+            request_id=request.request_id, key=request.key, secret=new.secret_hmac.hex() if request.secret else ""
         )
 
         async def act(session: AsyncSession) -> pb.CreateKeyResponse:
             keys.require_future(terms.expire_time, now)  # not sooner: a late repeat gets its first answer
-            await _account(session, new.account_id)
-            if await store.is_secret_taken(session, secret_hmac):
+            await _account(session, new.key.account_id)
+            if await store.is_secret_taken(session, new.secret_hmac):
                 raise AlreadyExists("SECRET_TAKEN", "secret: a key has this secret: leave it empty to have one drawn")
-            await store.insert_key(session, new, secret_hmac)
-            return pb.CreateKeyResponse(key=convert.key_to_pb(new, self._tiers), secret=secret)
+            await store.insert_key(session, new.key, new.secret_hmac)
+            return pb.CreateKeyResponse(key=convert.key_to_pb(new.key, self._tiers), secret=new.secret)
 
-        return await self._write_once(
+        return await self._writer.write_once(
             recognised, pb.CreateKeyResponse, act, keep=lambda response: pb.CreateKeyResponse(key=response.key)
         )
 
     async def GetKey(self, request: pb.GetKeyRequest, context: Any) -> pb.GetKeyResponse:
         async with self._database.read() as session:
-            found = await _key(session, request.key_id)
+            found = await key_with_id(session, request.key_id)
         return pb.GetKeyResponse(key=convert.key_to_pb(found, self._tiers))
 
     async def ListKeys(self, request: pb.ListKeysRequest, context: Any) -> pb.ListKeysResponse:
@@ -176,43 +157,21 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
         changes = convert.key_changes_from_pb(request.key, request.update_mask.paths)
 
         async def act(session: AsyncSession) -> pb.UpdateKeyResponse:
-            before = await _key(session, request.key.key_id, for_update=True)
+            before = await key_with_id(session, request.key.key_id, for_update=True)
             after = keys.updated(before, changes, self._clock.now(), self._tiers)
-            await self._save_key(session, before, after)
+            await self._writer.save_key(session, before, after)
             return pb.UpdateKeyResponse(key=convert.key_to_pb(after, self._tiers))
 
-        return await self._write_once(request, pb.UpdateKeyResponse, act)
+        return await self._writer.write_once(request, pb.UpdateKeyResponse, act)
 
     async def RevokeKey(self, request: pb.RevokeKeyRequest, context: Any) -> pb.RevokeKeyResponse:
         async def act(session: AsyncSession) -> pb.RevokeKeyResponse:
-            before = await _key(session, request.key_id, for_update=True)
+            before = await key_with_id(session, request.key_id, for_update=True)
             after = keys.revoked(before, self._clock.now())
-            await self._save_key(session, before, after)
+            await self._writer.save_key(session, before, after)
             return pb.RevokeKeyResponse(key=convert.key_to_pb(after, self._tiers))
 
-        return await self._write_once(request, pb.RevokeKeyResponse, act)
-
-    async def _save_key(self, session: AsyncSession, before: Key, after: Key) -> None:
-        if after != before:
-            await store.save_key(session, after)
-        if keys.grants_differ(before, after):
-            await store.append_change(session, key_id=after.key_id, history_max=self._history_max)
-
-    async def _write_once(
-        self,
-        request: Message,
-        response_type: type[ResponseT],
-        act: Callable[[AsyncSession], Awaitable[ResponseT]],
-        keep: Callable[[ResponseT], ResponseT] | None = None,
-    ) -> ResponseT:
-        """Runs `act` in a transaction, once per request_id, and lets watchers know at once."""
-
-        async def work(session: AsyncSession) -> ResponseT:
-            return await once(session, WriteRow, request, response_type, self._clock.now(), lambda: act(session), keep)
-
-        response = await self._database.write(work)
-        self._feed.look_now()
-        return response
+        return await self._writer.write_once(request, pb.RevokeKeyResponse, act)
 
 
 async def _account(session: AsyncSession, account_id: str, *, for_update: bool = False) -> Account:
@@ -221,15 +180,6 @@ async def _account(session: AsyncSession, account_id: str, *, for_update: bool =
         found = await store.account(session, account_id, for_update=for_update)
     if found is None:
         raise _account_not_found(account_id)
-    return found
-
-
-async def _key(session: AsyncSession, key_id: str, *, for_update: bool = False) -> Key:
-    found = None
-    if ids.is_key_id(key_id):
-        found = await store.key(session, key_id, for_update=for_update)
-    if found is None:
-        raise NotFound("KEY_NOT_FOUND", f"no key has the id {key_id[:100]!r}: see ListKeys")
     return found
 
 

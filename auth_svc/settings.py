@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from auth_svc.keys import LOG_RETENTION_DAYS_MAX
 from auth_svc.limits import (
     CONCURRENT_REQUESTS_MAX,
     CUSTOM,
@@ -61,6 +62,13 @@ class AuthSettings(ServiceSettings):
         description="Presets of limits for keys, as JSON: an object of names, each with requests_per_minute, "
         "tokens_per_minute and concurrent_requests (in this order in the default; 0 or left out: no limit). A key of a "
         "preset has its numbers as they are now; one that keys name cannot be left out.",
+    )
+
+    keys_per_account_max: Annotated[int, Field(ge=1, le=1000)] = Field(
+        200, description="How many keys that are not revoked an account may make for itself."
+    )
+    log_retention_days_max: Annotated[int, Field(ge=1, le=LOG_RETENTION_DAYS_MAX)] = Field(
+        365, description="For how many days at most a customer may have inputs and outputs kept."
     )
 
     @field_validator("tiers")

@@ -7,7 +7,7 @@ database has one writer.
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, delete, update
+from sqlalchemy import bindparam, delete, func, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -69,7 +69,8 @@ async def save_account(session: AsyncSession, changed: Account) -> None:
 
 async def key(session: AsyncSession, key_id: str, *, for_update: bool = False) -> Key | None:
     """A key by its id."""
-    row = await session.get(KeyRow, key_id, with_for_update=for_update or None)
+    # Never from what this session has read before: another transaction may have changed it while this one waited.
+    row = await session.get(KeyRow, key_id, with_for_update=for_update or None, populate_existing=True)
     return _key_from_row(row) if row is not None else None
 
 
@@ -77,6 +78,25 @@ async def keys_after(session: AsyncSession, account_id: str, key_id: str, count_
     """An account's oldest keys that are younger than an id."""
     query = select(KeyRow).where(KeyRow.account_id == account_id, KeyRow.key_id > key_id).order_by(KeyRow.key_id)
     return [_key_from_row(row) for row in await session.exec(query.limit(count_max))]
+
+
+async def keys_before(
+    session: AsyncSession, account_id: str, key_id: str, count_max: int, *, revoked_too: bool
+) -> list[Key]:
+    """An account's newest keys that are older than an id, or of all where the id is empty."""
+    query = select(KeyRow).where(KeyRow.account_id == account_id)
+    if key_id:
+        query = query.where(KeyRow.key_id < key_id)
+    if not revoked_too:
+        query = query.where(col(KeyRow.revoke_time).is_(None))
+    query = query.order_by(col(KeyRow.key_id).desc()).limit(count_max)
+    return [_key_from_row(row) for row in await session.exec(query)]
+
+
+async def count_keys(session: AsyncSession, account_id: str) -> int:
+    """How many keys of an account are not revoked."""
+    query = select(func.count()).where(KeyRow.account_id == account_id, col(KeyRow.revoke_time).is_(None))
+    return (await session.exec(query)).one()
 
 
 async def presented_key(session: AsyncSession, secret_hmac: bytes) -> PresentedKey | None:

@@ -39,6 +39,7 @@ class AuthService:
     port: int
     keys: "rpc.KeyServiceAsyncStub"  # in the stubs only
     admin: "rpc.AuthAdminServiceAsyncStub"
+    own: "rpc.KeyManagementServiceAsyncStub"
     lifetime: Lifetime
 
     async def call(self, method: Any, request: Any) -> Any:
@@ -113,6 +114,12 @@ async def auth_service(
         RpcServer(servicers, "127.0.0.1", 0, configured.drain_s) as server,
         client.channel(f"127.0.0.1:{server.port}") as channel,
     ):
-        yield AuthService(server.port, rpc.KeyServiceStub(channel), rpc.AuthAdminServiceStub(channel), lifetime)
+        yield AuthService(
+            server.port,
+            rpc.KeyServiceStub(channel),
+            rpc.AuthAdminServiceStub(channel),
+            rpc.KeyManagementServiceStub(channel),
+            lifetime,
+        )
         lifetime.stop()
         assert lifetime.failure is None, lifetime.failure

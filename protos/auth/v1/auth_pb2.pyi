@@ -3,7 +3,8 @@
 isort:skip_file
 Accounts and API keys.
 
-Two services, split by what their callers may do: the edge authenticates and watches, operators administer.
+Three services, split by what their callers may do: the edge authenticates and watches, and manages keys on behalf of
+customers; operators administer.
 """
 
 from collections import abc as _abc
@@ -1038,3 +1039,369 @@ class RevokeKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeKeyResponse: _TypeAlias = RevokeKeyResponse  # noqa: Y015
+
+@_typing.final
+class CreateOwnKeyRequest(_message.Message):
+    """See KeyManagementService.CreateOwnKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MANAGER_KEY_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Made by the first sender, 1 to 100 characters; a repeat returns the first answer, without the secret."""
+    manager_key_id: _builtins.str
+    """The key with the management scope that the customer presented."""
+    @_builtins.property
+    def key(self) -> Global___Key:
+        """What CreateKey reads, but for account_id: the account is the manager's."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        manager_key_id: _builtins.str = ...,
+        key: Global___Key | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "manager_key_id", b"manager_key_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateOwnKeyRequest: _TypeAlias = CreateOwnKeyRequest  # noqa: Y015
+
+@_typing.final
+class CreateOwnKeyResponse(_message.Message):
+    """See KeyManagementService.CreateOwnKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """The secret: shown here and never again. Empty on a repeat."""
+    @_builtins.property
+    def key(self) -> Global___Key:
+        """The new key."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___Key | None = ...,
+        secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateOwnKeyResponse: _TypeAlias = CreateOwnKeyResponse  # noqa: Y015
+
+@_typing.final
+class GetOwnKeyRequest(_message.Message):
+    """See KeyManagementService.GetOwnKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANAGER_KEY_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    manager_key_id: _builtins.str
+    """The key with the management scope that the customer presented."""
+    key_id: _builtins.str
+    """Which one."""
+    def __init__(
+        self,
+        *,
+        manager_key_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "manager_key_id", b"manager_key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOwnKeyRequest: _TypeAlias = GetOwnKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetOwnKeyResponse(_message.Message):
+    """See KeyManagementService.GetOwnKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___Key:
+        """The key."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___Key | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOwnKeyResponse: _TypeAlias = GetOwnKeyResponse  # noqa: Y015
+
+@_typing.final
+class ListOwnKeysRequest(_message.Message):
+    """See KeyManagementService.ListOwnKeys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANAGER_KEY_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    AFTER_KEY_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_REVOKED_FIELD_NUMBER: _builtins.int
+    manager_key_id: _builtins.str
+    """The key with the management scope that the customer presented."""
+    page_size: _builtins.int
+    """At most this many, 1 to 1000; 0 means 100."""
+    after_key_id: _builtins.str
+    """Continues behind this key, the last one of the page before; empty for the first page. INVALID_ARGUMENT where the
+    account has no such key.
+    """
+    include_revoked: _builtins.bool
+    """Whether revoked keys are listed too."""
+    def __init__(
+        self,
+        *,
+        manager_key_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        after_key_id: _builtins.str = ...,
+        include_revoked: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_key_id", b"after_key_id", "include_revoked", b"include_revoked", "manager_key_id", b"manager_key_id", "page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOwnKeysRequest: _TypeAlias = ListOwnKeysRequest  # noqa: Y015
+
+@_typing.final
+class ListOwnKeysResponse(_message.Message):
+    """See KeyManagementService.ListOwnKeys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    HAS_MORE_FIELD_NUMBER: _builtins.int
+    has_more: _builtins.bool
+    """Whether there are more behind the last one."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___Key]:
+        """One page."""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[Global___Key] | None = ...,
+        has_more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_more", b"has_more", "keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOwnKeysResponse: _TypeAlias = ListOwnKeysResponse  # noqa: Y015
+
+@_typing.final
+class UpdateOwnKeyRequest(_message.Message):
+    """See KeyManagementService.UpdateOwnKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MANAGER_KEY_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Made by the first sender; a repeat returns the first answer."""
+    manager_key_id: _builtins.str
+    """The key with the management scope that the customer presented."""
+    @_builtins.property
+    def key(self) -> Global___Key:
+        """key_id says which one; the masked fields hold the new values."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields to change."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        manager_key_id: _builtins.str = ...,
+        key: Global___Key | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "manager_key_id", b"manager_key_id", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateOwnKeyRequest: _TypeAlias = UpdateOwnKeyRequest  # noqa: Y015
+
+@_typing.final
+class UpdateOwnKeyResponse(_message.Message):
+    """See KeyManagementService.UpdateOwnKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___Key:
+        """As it now stands."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___Key | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateOwnKeyResponse: _TypeAlias = UpdateOwnKeyResponse  # noqa: Y015
+
+@_typing.final
+class RotateOwnKeyRequest(_message.Message):
+    """See KeyManagementService.RotateOwnKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MANAGER_KEY_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Made by the first sender; a repeat returns the first answer, without the secret."""
+    manager_key_id: _builtins.str
+    """The key with the management scope that the customer presented."""
+    key_id: _builtins.str
+    """Which one."""
+    @_builtins.property
+    def overlap(self) -> _duration_pb2.Duration:
+        """For how long the old one goes on working, 0 to 30 days, and never beyond its own expire_time; 0 revokes it at once."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the new one stops working; absent means as the old one's."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        manager_key_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        overlap: _duration_pb2.Duration | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "overlap", b"overlap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "key_id", b"key_id", "manager_key_id", b"manager_key_id", "overlap", b"overlap", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateOwnKeyRequest: _TypeAlias = RotateOwnKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateOwnKeyResponse(_message.Message):
+    """See KeyManagementService.RotateOwnKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    ROTATED_KEY_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """Its secret: shown here and never again. Empty on a repeat."""
+    @_builtins.property
+    def key(self) -> Global___Key:
+        """The new key."""
+
+    @_builtins.property
+    def rotated_key(self) -> Global___Key:
+        """The old one as it now stands: with an expire_time, or revoked."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___Key | None = ...,
+        secret: _builtins.str = ...,
+        rotated_key: Global___Key | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "rotated_key", b"rotated_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "rotated_key", b"rotated_key", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateOwnKeyResponse: _TypeAlias = RotateOwnKeyResponse  # noqa: Y015
+
+@_typing.final
+class RevokeOwnKeyRequest(_message.Message):
+    """See KeyManagementService.RevokeOwnKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MANAGER_KEY_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Made by the first sender; a repeat returns the first answer."""
+    manager_key_id: _builtins.str
+    """The key with the management scope that the customer presented."""
+    key_id: _builtins.str
+    """Which one."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        manager_key_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "manager_key_id", b"manager_key_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeOwnKeyRequest: _TypeAlias = RevokeOwnKeyRequest  # noqa: Y015
+
+@_typing.final
+class RevokeOwnKeyResponse(_message.Message):
+    """See KeyManagementService.RevokeOwnKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___Key:
+        """As it now stands."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___Key | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeOwnKeyResponse: _TypeAlias = RevokeOwnKeyResponse  # noqa: Y015

@@ -147,6 +147,313 @@ class KeyService:
             _registered_method=True)
 
 
+class KeyManagementServiceStub:
+    """For edges, on behalf of a customer who presented a key with the management scope. Every call names that key as its
+    manager, and auth_svc decides by it: PERMISSION_DENIED with reason MANAGER_NOT_WORKING, MANAGER_SUSPENDED or
+    MANAGER_OUT_OF_SCOPE where it may not. Only keys of the manager's own account are there: any other is NOT_FOUND with
+    reason KEY_NOT_FOUND. Every write carries a request_id made by its first sender; repeating it returns the first answer.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.CreateOwnKey = channel.unary_unary(
+                '/tollgate.auth.v1.KeyManagementService/CreateOwnKey',
+                request_serializer=protos_dot_auth_dot_v1_dot_auth__pb2.CreateOwnKeyRequest.SerializeToString,
+                response_deserializer=protos_dot_auth_dot_v1_dot_auth__pb2.CreateOwnKeyResponse.FromString,
+                _registered_method=True)
+        self.GetOwnKey = channel.unary_unary(
+                '/tollgate.auth.v1.KeyManagementService/GetOwnKey',
+                request_serializer=protos_dot_auth_dot_v1_dot_auth__pb2.GetOwnKeyRequest.SerializeToString,
+                response_deserializer=protos_dot_auth_dot_v1_dot_auth__pb2.GetOwnKeyResponse.FromString,
+                _registered_method=True)
+        self.ListOwnKeys = channel.unary_unary(
+                '/tollgate.auth.v1.KeyManagementService/ListOwnKeys',
+                request_serializer=protos_dot_auth_dot_v1_dot_auth__pb2.ListOwnKeysRequest.SerializeToString,
+                response_deserializer=protos_dot_auth_dot_v1_dot_auth__pb2.ListOwnKeysResponse.FromString,
+                _registered_method=True)
+        self.UpdateOwnKey = channel.unary_unary(
+                '/tollgate.auth.v1.KeyManagementService/UpdateOwnKey',
+                request_serializer=protos_dot_auth_dot_v1_dot_auth__pb2.UpdateOwnKeyRequest.SerializeToString,
+                response_deserializer=protos_dot_auth_dot_v1_dot_auth__pb2.UpdateOwnKeyResponse.FromString,
+                _registered_method=True)
+        self.RotateOwnKey = channel.unary_unary(
+                '/tollgate.auth.v1.KeyManagementService/RotateOwnKey',
+                request_serializer=protos_dot_auth_dot_v1_dot_auth__pb2.RotateOwnKeyRequest.SerializeToString,
+                response_deserializer=protos_dot_auth_dot_v1_dot_auth__pb2.RotateOwnKeyResponse.FromString,
+                _registered_method=True)
+        self.RevokeOwnKey = channel.unary_unary(
+                '/tollgate.auth.v1.KeyManagementService/RevokeOwnKey',
+                request_serializer=protos_dot_auth_dot_v1_dot_auth__pb2.RevokeOwnKeyRequest.SerializeToString,
+                response_deserializer=protos_dot_auth_dot_v1_dot_auth__pb2.RevokeOwnKeyResponse.FromString,
+                _registered_method=True)
+
+
+class KeyManagementServiceServicer:
+    """For edges, on behalf of a customer who presented a key with the management scope. Every call names that key as its
+    manager, and auth_svc decides by it: PERMISSION_DENIED with reason MANAGER_NOT_WORKING, MANAGER_SUSPENDED or
+    MANAGER_OUT_OF_SCOPE where it may not. Only keys of the manager's own account are there: any other is NOT_FOUND with
+    reason KEY_NOT_FOUND. Every write carries a request_id made by its first sender; repeating it returns the first answer.
+    """
+
+    def CreateOwnKey(self, request, context):
+        """Creates a key and returns its secret, once. RESOURCE_EXHAUSTED with reason TOO_MANY_KEYS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOwnKey(self, request, context):
+        """Reads one key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOwnKeys(self, request, context):
+        """Lists keys, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateOwnKey(self, request, context):
+        """Changes the fields named in update_mask, as AuthAdminService.UpdateKey. FAILED_PRECONDITION with reason KEY_REVOKED,
+        or LAST_MANAGEMENT_KEY where the account would have no working key with the management scope afterwards.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateOwnKey(self, request, context):
+        """Makes a new key with the terms of an old one, which goes on working for a chosen time. FAILED_PRECONDITION with reason
+        KEY_REVOKED or KEY_EXPIRED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeOwnKey(self, request, context):
+        """Revokes a key for good. Revoking a revoked key changes nothing. FAILED_PRECONDITION with reason LAST_MANAGEMENT_KEY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_KeyManagementServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'CreateOwnKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateOwnKey,
+                    request_deserializer=protos_dot_auth_dot_v1_dot_auth__pb2.CreateOwnKeyRequest.FromString,
+                    response_serializer=protos_dot_auth_dot_v1_dot_auth__pb2.CreateOwnKeyResponse.SerializeToString,
+            ),
+            'GetOwnKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOwnKey,
+                    request_deserializer=protos_dot_auth_dot_v1_dot_auth__pb2.GetOwnKeyRequest.FromString,
+                    response_serializer=protos_dot_auth_dot_v1_dot_auth__pb2.GetOwnKeyResponse.SerializeToString,
+            ),
+            'ListOwnKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOwnKeys,
+                    request_deserializer=protos_dot_auth_dot_v1_dot_auth__pb2.ListOwnKeysRequest.FromString,
+                    response_serializer=protos_dot_auth_dot_v1_dot_auth__pb2.ListOwnKeysResponse.SerializeToString,
+            ),
+            'UpdateOwnKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateOwnKey,
+                    request_deserializer=protos_dot_auth_dot_v1_dot_auth__pb2.UpdateOwnKeyRequest.FromString,
+                    response_serializer=protos_dot_auth_dot_v1_dot_auth__pb2.UpdateOwnKeyResponse.SerializeToString,
+            ),
+            'RotateOwnKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateOwnKey,
+                    request_deserializer=protos_dot_auth_dot_v1_dot_auth__pb2.RotateOwnKeyRequest.FromString,
+                    response_serializer=protos_dot_auth_dot_v1_dot_auth__pb2.RotateOwnKeyResponse.SerializeToString,
+            ),
+            'RevokeOwnKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeOwnKey,
+                    request_deserializer=protos_dot_auth_dot_v1_dot_auth__pb2.RevokeOwnKeyRequest.FromString,
+                    response_serializer=protos_dot_auth_dot_v1_dot_auth__pb2.RevokeOwnKeyResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'tollgate.auth.v1.KeyManagementService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('tollgate.auth.v1.KeyManagementService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class KeyManagementService:
+    """For edges, on behalf of a customer who presented a key with the management scope. Every call names that key as its
+    manager, and auth_svc decides by it: PERMISSION_DENIED with reason MANAGER_NOT_WORKING, MANAGER_SUSPENDED or
+    MANAGER_OUT_OF_SCOPE where it may not. Only keys of the manager's own account are there: any other is NOT_FOUND with
+    reason KEY_NOT_FOUND. Every write carries a request_id made by its first sender; repeating it returns the first answer.
+    """
+
+    @staticmethod
+    def CreateOwnKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.auth.v1.KeyManagementService/CreateOwnKey',
+            protos_dot_auth_dot_v1_dot_auth__pb2.CreateOwnKeyRequest.SerializeToString,
+            protos_dot_auth_dot_v1_dot_auth__pb2.CreateOwnKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOwnKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.auth.v1.KeyManagementService/GetOwnKey',
+            protos_dot_auth_dot_v1_dot_auth__pb2.GetOwnKeyRequest.SerializeToString,
+            protos_dot_auth_dot_v1_dot_auth__pb2.GetOwnKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOwnKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.auth.v1.KeyManagementService/ListOwnKeys',
+            protos_dot_auth_dot_v1_dot_auth__pb2.ListOwnKeysRequest.SerializeToString,
+            protos_dot_auth_dot_v1_dot_auth__pb2.ListOwnKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateOwnKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.auth.v1.KeyManagementService/UpdateOwnKey',
+            protos_dot_auth_dot_v1_dot_auth__pb2.UpdateOwnKeyRequest.SerializeToString,
+            protos_dot_auth_dot_v1_dot_auth__pb2.UpdateOwnKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateOwnKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.auth.v1.KeyManagementService/RotateOwnKey',
+            protos_dot_auth_dot_v1_dot_auth__pb2.RotateOwnKeyRequest.SerializeToString,
+            protos_dot_auth_dot_v1_dot_auth__pb2.RotateOwnKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeOwnKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.auth.v1.KeyManagementService/RevokeOwnKey',
+            protos_dot_auth_dot_v1_dot_auth__pb2.RevokeOwnKeyRequest.SerializeToString,
+            protos_dot_auth_dot_v1_dot_auth__pb2.RevokeOwnKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class AuthAdminServiceStub:
     """For operators. Every write carries a request_id made by its first sender; repeating it returns the first answer.
     """

@@ -3,7 +3,8 @@
 isort:skip_file
 Accounts and API keys.
 
-Two services, split by what their callers may do: the edge authenticates and watches, operators administer.
+Three services, split by what their callers may do: the edge authenticates and watches, and manages keys on behalf of
+customers; operators administer.
 """
 
 from collections import abc as _abc
@@ -83,6 +84,121 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class KeyManagementServiceStub:
+    """For edges, on behalf of a customer who presented a key with the management scope. Every call names that key as its
+    manager, and auth_svc decides by it: PERMISSION_DENIED with reason MANAGER_NOT_WORKING, MANAGER_SUSPENDED or
+    MANAGER_OUT_OF_SCOPE where it may not. Only keys of the manager's own account are there: any other is NOT_FOUND with
+    reason KEY_NOT_FOUND. Every write carries a request_id made by its first sender; repeating it returns the first answer.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> KeyManagementServiceAsyncStub: ...
+    CreateOwnKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.CreateOwnKeyRequest, _auth_pb2.CreateOwnKeyResponse]
+    """Creates a key and returns its secret, once. RESOURCE_EXHAUSTED with reason TOO_MANY_KEYS."""
+    GetOwnKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetOwnKeyRequest, _auth_pb2.GetOwnKeyResponse]
+    """Reads one key."""
+    ListOwnKeys: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListOwnKeysRequest, _auth_pb2.ListOwnKeysResponse]
+    """Lists keys, newest first."""
+    UpdateOwnKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UpdateOwnKeyRequest, _auth_pb2.UpdateOwnKeyResponse]
+    """Changes the fields named in update_mask, as AuthAdminService.UpdateKey. FAILED_PRECONDITION with reason KEY_REVOKED,
+    or LAST_MANAGEMENT_KEY where the account would have no working key with the management scope afterwards.
+    """
+    RotateOwnKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RotateOwnKeyRequest, _auth_pb2.RotateOwnKeyResponse]
+    """Makes a new key with the terms of an old one, which goes on working for a chosen time. FAILED_PRECONDITION with reason
+    KEY_REVOKED or KEY_EXPIRED.
+    """
+    RevokeOwnKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RevokeOwnKeyRequest, _auth_pb2.RevokeOwnKeyResponse]
+    """Revokes a key for good. Revoking a revoked key changes nothing. FAILED_PRECONDITION with reason LAST_MANAGEMENT_KEY."""
+
+@_typing.type_check_only
+class KeyManagementServiceAsyncStub(KeyManagementServiceStub):
+    """For edges, on behalf of a customer who presented a key with the management scope. Every call names that key as its
+    manager, and auth_svc decides by it: PERMISSION_DENIED with reason MANAGER_NOT_WORKING, MANAGER_SUSPENDED or
+    MANAGER_OUT_OF_SCOPE where it may not. Only keys of the manager's own account are there: any other is NOT_FOUND with
+    reason KEY_NOT_FOUND. Every write carries a request_id made by its first sender; repeating it returns the first answer.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    CreateOwnKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.CreateOwnKeyRequest, _auth_pb2.CreateOwnKeyResponse]  # type: ignore[assignment]
+    """Creates a key and returns its secret, once. RESOURCE_EXHAUSTED with reason TOO_MANY_KEYS."""
+    GetOwnKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetOwnKeyRequest, _auth_pb2.GetOwnKeyResponse]  # type: ignore[assignment]
+    """Reads one key."""
+    ListOwnKeys: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListOwnKeysRequest, _auth_pb2.ListOwnKeysResponse]  # type: ignore[assignment]
+    """Lists keys, newest first."""
+    UpdateOwnKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.UpdateOwnKeyRequest, _auth_pb2.UpdateOwnKeyResponse]  # type: ignore[assignment]
+    """Changes the fields named in update_mask, as AuthAdminService.UpdateKey. FAILED_PRECONDITION with reason KEY_REVOKED,
+    or LAST_MANAGEMENT_KEY where the account would have no working key with the management scope afterwards.
+    """
+    RotateOwnKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.RotateOwnKeyRequest, _auth_pb2.RotateOwnKeyResponse]  # type: ignore[assignment]
+    """Makes a new key with the terms of an old one, which goes on working for a chosen time. FAILED_PRECONDITION with reason
+    KEY_REVOKED or KEY_EXPIRED.
+    """
+    RevokeOwnKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.RevokeOwnKeyRequest, _auth_pb2.RevokeOwnKeyResponse]  # type: ignore[assignment]
+    """Revokes a key for good. Revoking a revoked key changes nothing. FAILED_PRECONDITION with reason LAST_MANAGEMENT_KEY."""
+
+class KeyManagementServiceServicer(metaclass=_abc_1.ABCMeta):
+    """For edges, on behalf of a customer who presented a key with the management scope. Every call names that key as its
+    manager, and auth_svc decides by it: PERMISSION_DENIED with reason MANAGER_NOT_WORKING, MANAGER_SUSPENDED or
+    MANAGER_OUT_OF_SCOPE where it may not. Only keys of the manager's own account are there: any other is NOT_FOUND with
+    reason KEY_NOT_FOUND. Every write carries a request_id made by its first sender; repeating it returns the first answer.
+    """
+
+    @_abc_1.abstractmethod
+    def CreateOwnKey(
+        self,
+        request: _auth_pb2.CreateOwnKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.CreateOwnKeyResponse, _abc.Awaitable[_auth_pb2.CreateOwnKeyResponse]]:
+        """Creates a key and returns its secret, once. RESOURCE_EXHAUSTED with reason TOO_MANY_KEYS."""
+
+    @_abc_1.abstractmethod
+    def GetOwnKey(
+        self,
+        request: _auth_pb2.GetOwnKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.GetOwnKeyResponse, _abc.Awaitable[_auth_pb2.GetOwnKeyResponse]]:
+        """Reads one key."""
+
+    @_abc_1.abstractmethod
+    def ListOwnKeys(
+        self,
+        request: _auth_pb2.ListOwnKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.ListOwnKeysResponse, _abc.Awaitable[_auth_pb2.ListOwnKeysResponse]]:
+        """Lists keys, newest first."""
+
+    @_abc_1.abstractmethod
+    def UpdateOwnKey(
+        self,
+        request: _auth_pb2.UpdateOwnKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.UpdateOwnKeyResponse, _abc.Awaitable[_auth_pb2.UpdateOwnKeyResponse]]:
+        """Changes the fields named in update_mask, as AuthAdminService.UpdateKey. FAILED_PRECONDITION with reason KEY_REVOKED,
+        or LAST_MANAGEMENT_KEY where the account would have no working key with the management scope afterwards.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateOwnKey(
+        self,
+        request: _auth_pb2.RotateOwnKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.RotateOwnKeyResponse, _abc.Awaitable[_auth_pb2.RotateOwnKeyResponse]]:
+        """Makes a new key with the terms of an old one, which goes on working for a chosen time. FAILED_PRECONDITION with reason
+        KEY_REVOKED or KEY_EXPIRED.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeOwnKey(
+        self,
+        request: _auth_pb2.RevokeOwnKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.RevokeOwnKeyResponse, _abc.Awaitable[_auth_pb2.RevokeOwnKeyResponse]]:
+        """Revokes a key for good. Revoking a revoked key changes nothing. FAILED_PRECONDITION with reason LAST_MANAGEMENT_KEY."""
+
+def add_KeyManagementServiceServicer_to_server(servicer: KeyManagementServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class AuthAdminServiceStub:
     """For operators. Every write carries a request_id made by its first sender; repeating it returns the first answer."""
