@@ -4,6 +4,7 @@ A service's `migrations/env.py` is one call to `run_in_alembic`; nobody runs the
 """
 
 import asyncio
+from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,24 +25,45 @@ def _config(package: ModuleType) -> Config:
     return config
 
 
+# Whoever migrates holds this on PostgreSQL, so that two who start at once go one after the other. Any number will do.
+_MIGRATION_LOCK = 7_310_580_113
+
+
+class SchemaState(Enum):
+    """How a database stands to the code that asks for it."""
+
+    BEHIND = "behind"  # `tollgate migrate` of this version has not run
+    CURRENT = "current"
+    AHEAD = "ahead"  # a later version migrated it: safe, since migrations expand first and contract a version later
+
+
 async def migrate(url: str, package: ModuleType, *, schema: str = "") -> str:
-    """Brings a database to the newest revision, from whatever it is at. Safe to repeat. Returns the revision."""
+    """Brings a database to the newest revision, from whatever it is at. Safe to repeat. Returns the revision.
+
+    One that a later version has migrated stays as it is: that is how a version is undone.
+    """
     engine = open_engine(url, schema=schema)
-    config = _config(package)
     try:
         async with engine.execution_options(writes=True).connect() as connection:
+            if connection.dialect.name == "postgresql":
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
             if schema:
                 await connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
-            await connection.run_sync(_upgrade, config)
+            revision = await connection.run_sync(_upgrade, package)
             await connection.commit()
     finally:
         await engine.dispose()
-    return head(package)
+    return revision
 
 
-def _upgrade(connection: Connection, config: Config) -> None:
+def _upgrade(connection: Connection, package: ModuleType) -> str:
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is not None and state(found, package) is SchemaState.AHEAD:
+        return found
+    config = _config(package)
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    return head(package)
 
 
 def head(package: ModuleType) -> str:
@@ -49,6 +71,13 @@ def head(package: ModuleType) -> str:
     revision = ScriptDirectory.from_config(_config(package)).get_current_head()
     assert revision is not None  # every history has a first revision
     return revision
+
+
+def state(found: str | None, package: ModuleType) -> SchemaState:
+    """What a database's revision means to this code. Revisions are numbers of four digits, so that they sort."""
+    if found == head(package):
+        return SchemaState.CURRENT
+    return SchemaState.AHEAD if found is not None and found > head(package) else SchemaState.BEHIND
 
 
 async def current(url: str, *, schema: str = "") -> str | None:

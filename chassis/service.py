@@ -5,13 +5,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import ModuleType
 from typing import TypeVar
 
-from chassis import lifetime, log, migration, settings
+from chassis import lifetime, log, migration, schema_wait, settings
 from chassis.database import Database, open_engine
 from chassis.faults import FailedPrecondition
+from chassis.health import HealthServer
 from chassis.lifetime import Lifetime
+from chassis.log import logger
 from chassis.metrics import MetricsServer
+from chassis.migration import SchemaState
 from chassis.server import RpcServer, Servicer
 from chassis.settings import ServiceSettings
+
+_log = logger(__name__)
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
@@ -34,10 +39,22 @@ def run_service(
 async def serve(
     configured: SettingsT, migrations: ModuleType, open_servicers: OpenServicers[SettingsT], process: Lifetime
 ) -> None:
-    """Serves until the lifetime ends. Raises as `serving`."""
-    async with serving(configured, migrations, open_servicers, process) as (server, metrics_server):
-        lifetime.announce_ready(configured.ready_file, port=server.port, metrics_port=metrics_server.port)
-        await process.until_stopped()
+    """Waits for the schema if it may, then serves until the lifetime ends. Raises as `serving`."""
+    async with HealthServer(configured.health_host, configured.health_port) as health:
+        await schema_wait.until_usable(configured, migrations, process)
+        if process.stopping:
+            return
+        async with (
+            serving(configured, migrations, open_servicers, process) as (server, metrics_server),
+            health.serving(),
+        ):
+            lifetime.announce_ready(
+                configured.ready_file,
+                port=server.port,
+                metrics_port=metrics_server.port,
+                **({"health_port": health.port} if health.port else {}),
+            )
+            await process.until_stopped()
 
 
 @asynccontextmanager
@@ -47,12 +64,15 @@ async def serving(
     """A service for as long as the block lasts.
 
     Raises:
-        FailedPrecondition: the database is at another schema revision (SCHEMA_NOT_CURRENT).
+        FailedPrecondition: the database is at an older schema revision than this code's (SCHEMA_NOT_CURRENT).
         PortTaken: the port is in use.
     """
     url, schema = configured.database_url.get_secret_value(), configured.database_schema
     found, expected = await migration.current(url, schema=schema), migration.head(migrations)
-    if found != expected:
+    state = migration.state(found, migrations)
+    if state is SchemaState.AHEAD:
+        _log.warning("the schema is of a later version", found=found, expected=expected)
+    if state is SchemaState.BEHIND:
         raise FailedPrecondition(
             "SCHEMA_NOT_CURRENT",
             f"the database is at schema revision {found or 'none'}, this code needs {expected}: run `tollgate migrate`",

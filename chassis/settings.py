@@ -42,6 +42,14 @@ class ServiceSettings(ProcessSettings):
 
     listen_host: str = Field("127.0.0.1", description="Address on which gRPC is served.")
     listen_port: Port = Field(0, description="Port on which gRPC is served; 0 lets the system choose.")
+    health_host: str = Field("127.0.0.1", description="Address on which health alone is served.")
+    health_port: Port | None = Field(
+        None,
+        description=(
+            "Port on which gRPC health alone is served, never encrypted, from the process's first moment: the service "
+            '"live" says that it runs, "" that it serves. Kubernetes\' probes need it: they speak no TLS.'
+        ),
+    )
     drain_s: PositiveSeconds = Field(
         10.0, description="How long open calls may go on after the process was asked to stop."
     )
@@ -51,6 +59,13 @@ class ServiceSettings(ProcessSettings):
     )
     database_schema: Annotated[str, Field(pattern="^[a-z0-9_]*$")] = Field(
         "", description="PostgreSQL schema to use, created by the migration; empty means the connection's default."
+    )
+    schema_wait_s: Annotated[float, Field(ge=0, le=86_400 * 366)] = Field(
+        0.0,
+        description=(
+            "How long to wait at the start, alive but not serving, for a database that can be reached and that "
+            "`tollgate migrate` has brought to this version; 0 ends the process at once."
+        ),
     )
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = Field(
         10, description="Most connections to PostgreSQL that are open at once."

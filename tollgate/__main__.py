@@ -6,8 +6,9 @@ import typer
 
 from chassis.faults import Fault
 from chassis.settings import SettingsInvalid
-from tollgate import accounts, config, credits, keys, models
+from tollgate import accounts, config, credits, keys, models, process
 from tollgate.balance import balance
+from tollgate.bootstrap import bootstrap
 from tollgate.failure import CommandFailed, report
 from tollgate.local_model import local_model
 from tollgate.migrate import migrate
@@ -31,6 +32,10 @@ def command() -> typer.Typer:
     app.command()(balance)
     app.add_typer(models.app, name="models")
     app.command()(usage)
+    app.command()(process.edge)
+    app.command()(process.auth)
+    app.command()(process.catalog)
+    app.command()(bootstrap)
     app.command("local-model")(local_model)
     return app
 

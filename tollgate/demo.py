@@ -1,5 +1,6 @@
 """The demo account of `make run`: made on the first start, kept afterwards."""
 
+import hashlib
 import os
 import shlex
 import shutil
@@ -28,8 +29,15 @@ class Demo:
     balance_usd: str
 
 
-async def prepare_demo(services: Services) -> Demo:
-    """Makes account, credit and key, each under an id of its own: a start that was cut short is only finished."""
+async def prepare_demo(services: Services, imported_secret: str = "") -> Demo:
+    """Makes account, credit and key, each under an id of its own: a start that was cut short is only finished.
+
+    A secret that is brought makes a key of its own beside those that there are.
+
+    Raises:
+        InvalidArgument: the secret that was brought is none of Tollgate's form.
+        AlreadyExists: another account has a key with that secret (SECRET_TAKEN).
+    """
     account_request = auth_pb2.CreateAccountRequest(request_id="demo-account", name=ACCOUNT_NAME)
     try:
         account = await services.account(ACCOUNT_NAME)
@@ -44,12 +52,17 @@ async def prepare_demo(services: Services) -> Demo:
     )
     await services.call(services.usage_admin.GrantCredit, credit)
     key = auth_pb2.CreateKeyRequest(
-        request_id=f"demo-key-{account.account_id}",
+        request_id=f"demo-key-{account.account_id}{_hash(imported_secret)}",
         key=auth_pb2.Key(account_id=account.account_id, name="demo", scopes=[auth_pb2.SCOPE_INFERENCE]),
+        secret=imported_secret,
     )
     secret = (await services.call(services.auth_admin.CreateKey, key)).secret
     balance = await services.call(services.usage.GetBalance, usage_pb2.GetBalanceRequest(account_id=account.account_id))
     return Demo(secret or None, usd_from_nanousd(balance.balance.posted_nanousd))
+
+
+def _hash(imported_secret: str) -> str:
+    return f"-{hashlib.sha256(imported_secret.encode()).hexdigest()[:16]}" if imported_secret else ""
 
 
 def explain(narration: Narration, demo: Demo, base_url: str, data_dir: Path) -> None:

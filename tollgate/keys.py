@@ -83,7 +83,7 @@ def create(
     request_id: RequestId = None,
 ) -> None:
     """Creates a key and shows its secret, once. Nobody can show it again, not even you."""
-    secret = "" if secret_file is None else _read_secret(secret_file)
+    secret = "" if secret_file is None else read_secret(secret_file)
     limits = LimitOptions(tier, requests_per_minute, tokens_per_minute, concurrent_requests, spend_limit, spend_period)
 
     async def work(services: Services) -> Document:
@@ -242,7 +242,12 @@ def _expiry(text: str) -> datetime:
         raise typer.BadParameter(f"{error}, or never", param_hint="--expires") from None
 
 
-def _read_secret(path: Path) -> str:
+def read_secret(path: Path) -> str:
+    """A secret that the operator brings.
+
+    Raises:
+        CommandFailed: it cannot be read (FILE_UNREADABLE).
+    """
     try:
         return (sys.stdin.read() if str(path) == "-" else path.read_text()).strip()
     except (OSError, UnicodeDecodeError) as error:

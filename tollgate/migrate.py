@@ -1,25 +1,32 @@
 """`tollgate migrate`: brings each service's database to the schema that this code needs."""
 
+import time
 from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from chassis.settings import load
+from chassis.settings import PREFIX, ServiceSettings, load
 from tollgate.failure import CommandFailed
 from tollgate.options import AsJson
 from tollgate.output import Document, show, table
 from tollgate.processes import SERVICES, Service
+
+_RETRY_INTERVAL_S = 1.0
 
 
 def migrate(
     service: Annotated[
         list[Service] | None, typer.Argument(help="Which databases; all three unless named.", show_default=False)
     ] = None,
+    wait_s: Annotated[
+        float, typer.Option("--wait-s", help="How long to go on trying, for a database that is only starting.", min=0)
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Migrates the databases that TOLLGATE_AUTH_DATABASE_URL and its like name. Safe to repeat."""
-    revisions = {name: migrate_service(name) for name in (service or SERVICES)}
+    """Migrates the databases that TOLLGATE_AUTH_DATABASE_URL and its like name. Safe to repeat, and to run twice."""
+    end_s = time.monotonic() + wait_s
+    revisions = {name: _migrate_until(name, end_s) for name in (service or SERVICES)}
     document: Document = {"revisions": revisions}
     show(
         document,
@@ -28,8 +35,20 @@ def migrate(
     )
 
 
+def _migrate_until(name: str, end_s: float) -> str:
+    while True:
+        try:
+            return migrate_service(name)
+        except CommandFailed:
+            if time.monotonic() > end_s:
+                raise
+            time.sleep(_RETRY_INTERVAL_S)
+
+
 def migrate_service(name: str) -> str:
-    """Migrates one service's database, by that service's own settings. Returns the revision that it is at now.
+    """Migrates one service's database, by that service's own settings: those of its database, and no other secret.
+
+    Returns the revision that it is at now.
 
     Raises:
         SettingsInvalid: the service's settings are wrong.
@@ -40,7 +59,7 @@ def migrate_service(name: str) -> str:
 
     from chassis.migration import migrate_now
 
-    settings = load(SERVICES[Service(name)].settings_type())
+    settings = load(_database_settings(name))
     migrations = import_module(f"{name}_svc.migrations")
     url = settings.database_url.get_secret_value()
     try:
@@ -49,3 +68,9 @@ def migrate_service(name: str) -> str:
         # str(error) may hold SQL and parameters, never the URL's password; its first line says what happened.
         first_line = str(error).splitlines()[0]
         raise CommandFailed("MIGRATION_FAILED", f"{name}_svc's database cannot be migrated: {first_line}") from error
+
+
+def _database_settings(name: str) -> type[ServiceSettings]:
+    """What every service has, under the prefix of one: a migration needs no pepper, so it should not hold it."""
+    config = {**ServiceSettings.model_config, "env_prefix": f"{PREFIX}{name.upper()}_"}
+    return type("DatabaseSettings", (ServiceSettings,), {"model_config": config, "__module__": __name__})

@@ -1,5 +1,6 @@
 """`tollgate usage`: what an account consumed, and what that cost."""
 
+import os
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
@@ -10,8 +11,10 @@ from rich.table import Table
 from protos.usage.v1 import usage_pb2
 from tollgate.convert import timestamp_from_datetime, usage_row_from_pb
 from tollgate.moments import moment_before
-from tollgate.options import Account, AsJson
+from tollgate.options import AsJson
 from tollgate.output import Document, show, table
+from tollgate.process import become
+from tollgate.processes import SERVICES, Service
 from tollgate.services import Services, ask
 
 
@@ -24,11 +27,14 @@ class Grouping(StrEnum):
     KEY = "key"
 
 
+_DATABASE_URL = "TOLLGATE_USAGE_DATABASE_URL"
 _NUMBERS = ["REQUESTS", "ERRORS", "PROMPT", "CACHED", "COMPLETION", "REASONING", "USD"]
 
 
 def usage(
-    account: Account,
+    account: Annotated[
+        str | None, typer.Argument(help="The account's id or name. Without it: runs usage_svc.", show_default=False)
+    ] = None,
     by: Annotated[
         list[Grouping], typer.Option("--by", help="Sum by hour or day, by model, by key; may be repeated.")
     ] = [Grouping.MODEL],  # noqa: B006 - typer copies it
@@ -40,7 +46,11 @@ def usage(
     key: Annotated[str, typer.Option("--key", help="Only this key.", metavar="KEY_ID")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Sums an account's requests, tokens and charges."""
+    """Sums an account's requests, tokens and charges. Without an account: runs usage_svc, by TOLLGATE_USAGE_..."""
+    if account is None:
+        if not os.environ.get(_DATABASE_URL):
+            raise typer.BadParameter(f"name one; or, to run usage_svc, set {_DATABASE_URL}", param_hint="ACCOUNT")
+        become(SERVICES[Service.USAGE].package)
     if len(set(by)) != len(by) or {Grouping.HOUR, Grouping.DAY} <= set(by):
         raise typer.BadParameter("give each once, and hour or day but not both", param_hint="--by")
     start, end = _moment(since, "--since"), _moment(until, "--until")
