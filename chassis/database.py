@@ -101,6 +101,22 @@ class Database:
             async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
                 yield session
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncSession]:
+        """A transaction that only reads, all of whose statements see the same moment; nobody waits for it.
+
+        Raises:
+            Unavailable: the database cannot be asked now.
+        """
+        # On SQLite any read transaction is one (https://www.sqlite.org/isolation.html, WAL).
+        options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        with _unreachable_is_unavailable():
+            async with (
+                AsyncSession(self.engine.execution_options(**options), expire_on_commit=False) as session,
+                session.begin(),
+            ):
+                yield session
+
     async def write(self, work: Callable[[AsyncSession], Awaitable[ResultT]]) -> ResultT:
         """Runs `work` in one transaction and commits; again from the start when the database asks for that.
 

@@ -7,6 +7,7 @@ import typer
 from chassis.faults import Fault
 from chassis.settings import SettingsInvalid
 from tollgate import accounts, config, credits, keys, models, process
+from tollgate.audit import audit
 from tollgate.balance import balance
 from tollgate.bootstrap import bootstrap
 from tollgate.failure import CommandFailed, report
@@ -30,6 +31,7 @@ def command() -> typer.Typer:
     app.add_typer(keys.app, name="keys")
     app.add_typer(credits.app, name="credits")
     app.command()(balance)
+    app.command()(audit)
     app.add_typer(models.app, name="models")
     app.command()(usage)
     app.command()(process.edge)

@@ -97,6 +97,19 @@ def entry_from_pb(entry: usage_pb2.Entry) -> Document:
     }
 
 
+def audit_from_pb(response: usage_pb2.AuditLedgerResponse) -> Document:
+    document: Document = {"snapshot_time": _time(response, "snapshot_time")}
+    for name in ("accounts", "leases", "entries", "requests"):
+        document[f"{name}_checked"] = getattr(response, f"{name}_checked")
+    document |= {"requests_rated": response.requests_rated, "open_leases": response.open_leases}
+    for name in ("credited", "charged", "available", "reserved", "overflow", "overdraft_max"):
+        document |= _money(name, getattr(response, f"{name}_nanousd"))
+    document["violations"] = [
+        {"invariant": each.invariant, "subject": each.subject, "message": each.message} for each in response.violations
+    ]
+    return document
+
+
 def usage_row_from_pb(row: usage_pb2.UsageRow) -> Document:
     return {
         "period_start_time": _time(row, "period_start_time"),

@@ -55,15 +55,21 @@ class Services:
             for _address, channel in self._channels.values():
                 await stack.enter_async_context(channel)
 
-    async def call(self, method: grpc.aio.UnaryUnaryMultiCallable[Any, ResponseT], request: Any) -> ResponseT:
-        """One call.
+    async def call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Any, ResponseT],
+        request: Any,
+        *,
+        timeout_s: float | None = None,
+    ) -> ResponseT:
+        """One call, within the command's time-out unless another is given.
 
         Raises:
             Fault: what the service answered.
             CommandFailed: it does not answer; names it and where it should be.
         """
         try:
-            return await client.call(method, request, timeout_s=self._timeout_s)
+            return await client.call(method, request, timeout_s=timeout_s or self._timeout_s)
         except (Unavailable, DeadlineExceeded) as fault:
             if fault.reason not in (Unavailable.code.name, DeadlineExceeded.code.name):
                 raise  # the service itself says so, and says why

@@ -9,12 +9,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chassis.clock import Clock
 from chassis.database import Database
-from chassis.faults import FailedPrecondition, InvalidArgument, Unimplemented
+from chassis.faults import FailedPrecondition, InvalidArgument
 from chassis.once import once
 from protos.usage.v1 import usage_pb2 as pb
 from protos.usage.v1 import usage_pb2_grpc
 from usage_svc import bounds, funds_store, ledger
-from usage_svc.convert import balance_to_pb
+from usage_svc.auditor import Auditor
+from usage_svc.convert import balance_to_pb, findings_to_pb
 from usage_svc.driver import attach
 from usage_svc.ledger import MAX_AMOUNT_NANOUSD, EntryKind
 from usage_svc.tables import FinishedWriteRow
@@ -29,10 +30,11 @@ _CREDIT_KINDS = {
 class AdminServicer(usage_pb2_grpc.UsageAdminServiceServicer):
     """See the contract for what each call promises. A repeat of any write returns its first answer."""
 
-    def __init__(self, database: Database, clock: Clock, default_grace_nanousd: int) -> None:
+    def __init__(self, database: Database, clock: Clock, default_grace_nanousd: int, auditor: Auditor) -> None:
         self._database = database
         self._clock = clock
         self._default_grace_nanousd = default_grace_nanousd
+        self._auditor = auditor
 
     async def GrantCredit(self, request: pb.GrantCreditRequest, context: Any) -> pb.GrantCreditResponse:
         account_id = bounds.account_id(request.account_id)
@@ -117,7 +119,8 @@ class AdminServicer(usage_pb2_grpc.UsageAdminServiceServicer):
         )
 
     async def AuditLedger(self, request: pb.AuditLedgerRequest, context: Any) -> pb.AuditLedgerResponse:
-        raise Unimplemented("NOT_YET_OFFERED", "this version does not audit its ledger by itself")
+        account_id = bounds.account_id(request.account_id) if request.account_id else ""
+        return findings_to_pb(await self._auditor.audit(account_id))
 
     def _now(self) -> datetime:
         return self._clock.now().astimezone(UTC)

@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from protos.usage.v1 import usage_pb2 as pb
+from usage_svc.auditor import Findings
 from usage_svc.events import (
     DamagedRecord,
     EventRecord,
@@ -253,4 +254,26 @@ def entry_to_pb(entry: Entry) -> pb.Entry:
         note=posting.note,
         create_time=moment_us_to_pb(entry.create_time_us),
         overflow_nanousd=posting.overflow_nanousd,
+    )
+
+
+def findings_to_pb(findings: Findings) -> pb.AuditLedgerResponse:
+    return pb.AuditLedgerResponse(
+        accounts_checked=findings.accounts,
+        leases_checked=findings.leases,
+        entries_checked=findings.entries,
+        violations=[
+            pb.AuditViolation(invariant=each.invariant, subject=each.subject, message=each.message)
+            for each in findings.violations
+        ],
+        requests_checked=findings.events,
+        requests_rated=findings.rated,
+        snapshot_time=moment_us_to_pb(findings.time_us),
+        open_leases=findings.open_leases,
+        credited_nanousd=findings.credited_nanousd,
+        charged_nanousd=findings.charged_nanousd,
+        available_nanousd=findings.available_nanousd,
+        reserved_nanousd=findings.reserved_nanousd,
+        overflow_nanousd=findings.overflow_nanousd,
+        overdraft_max_nanousd=findings.overdraft_max_nanousd,
     )

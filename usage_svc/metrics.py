@@ -32,3 +32,8 @@ SESSIONS = Gauge("tollgate_usage_sessions", "Sessions of edges, by state, at the
 OPEN_LEASES = Gauge("tollgate_usage_open_leases", "Leases that are not closed, at the last sweep.")
 RESERVED = Gauge("tollgate_usage_reserved_nanousd", "Funds set aside in open leases, in nano-USD, at the last sweep.")
 SWEPT = Counter("tollgate_usage_sessions_lost_total", "Sessions fenced since no heartbeat came in time.")
+LEDGER_DRIFT = Gauge(
+    "tollgate_usage_ledger_drift_nanousd",
+    "By how much balances differ from the replay of all entries, summed over accounts, at the last look; 0 is right.",
+)
+AUDIT_VIOLATIONS = Gauge("tollgate_usage_audit_violations", "Violations that the last audit found, at most 100.")

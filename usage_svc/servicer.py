@@ -10,6 +10,7 @@ from chassis.lifetime import Lifetime
 from chassis.server import Servicer
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 from usage_svc.admin_servicer import AdminServicer
+from usage_svc.auditor import Auditor
 from usage_svc.metering_servicer import MeteringServicer
 from usage_svc.reading_servicer import ReadingServicer
 from usage_svc.recording import Recorder
@@ -25,6 +26,10 @@ async def open_servicers(
     clock = SystemClock()
     sweeper = Sweeper(database, clock, settings.session_ttl_s, asyncio.sleep)
     sweeping = lifetime.supervise("sweeper", sweeper.run())
+    auditor = Auditor(database, asyncio.sleep)
+    tasks = [sweeping]
+    if settings.drift_interval_s:
+        tasks.append(lifetime.supervise("drift watch", auditor.watch_drift(settings.drift_interval_s)))
     services = usage_pb2.DESCRIPTOR.services_by_name
     try:
         yield [
@@ -41,9 +46,10 @@ async def open_servicers(
             Servicer(
                 services["UsageAdminService"].full_name,
                 usage_pb2_grpc.add_UsageAdminServiceServicer_to_server,
-                AdminServicer(database, clock, settings.default_grace_nanousd),
+                AdminServicer(database, clock, settings.default_grace_nanousd, auditor),
             ),
         ]
     finally:
-        sweeping.cancel()
-        await asyncio.gather(sweeping, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -29,3 +29,8 @@ class UsageSettings(ServiceSettings):
         description="Usage of requests older than this is set aside instead of posted. Usage events must be kept for "
         "at least as long, since it is against them that a repeat is known.",
     )
+    drift_interval_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        300.0,
+        description="How often the sum of all balances is compared with the replay of the ledger, for a metric; 0 "
+        "never. The database sums every entry each time: with hundreds of millions of them, do it less often.",
+    )

@@ -117,6 +117,18 @@ def test_money_moves_exactly_and_leaves_entries(tollgate: Tollgate) -> None:
     assert "3.750000001 USD" in tollgate("balance", "exact").stdout
 
 
+def test_an_audit_says_what_it_checked_and_that_it_holds(tollgate: Tollgate) -> None:
+    tollgate("accounts", "create", "audited")
+    tollgate("credits", "grant", "audited", "1.50")
+    document = tollgate("audit", "--account", "audited", "--json").document
+    assert (document["accounts_checked"], document["entries_checked"]) == (1, 1)
+    assert document["credited_usd"] == "1.50"
+    assert document["violations"] == []
+    for_people = tollgate("audit")
+    assert for_people.status == 0
+    assert "All holds." in for_people.stdout
+
+
 def test_more_than_there_is_is_taken_only_by_force(tollgate: Tollgate) -> None:
     tollgate("accounts", "create", "forced")
     tollgate("credits", "grant", "forced", "1.00")

@@ -203,8 +203,18 @@ class UsageService:
             connection = await transaction.connection()
             return list((await connection.execute(text(sql))).all())
 
+    async def audit_rpc(self) -> pb.AuditLedgerResponse:
+        """What usage_svc's own auditor says; fails where it finds a violation."""
+        findings: pb.AuditLedgerResponse = await self.call(self.admin.AuditLedger, pb.AuditLedgerRequest())
+        assert not findings.violations, findings.violations
+        return findings
+
     async def audit(self) -> None:
-        """Fails unless I1, I4 and I5 hold for everything that is committed, by replay from the first entry."""
+        """Fails unless I1, I4 and I5 hold for everything that is committed, by replay from the first entry.
+
+        Sums for itself, and asks usage_svc's own auditor too.
+        """
+        await self.audit_rpc()
         accounts = await self.rows(
             "SELECT account_id, available_nanousd, COALESCE(grace_nanousd, 0), overflow_nanousd, credited_nanousd, "
             "charged_nanousd FROM account"

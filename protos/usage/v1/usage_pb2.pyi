@@ -1942,15 +1942,47 @@ class AuditLedgerResponse(_message.Message):
     LEASES_CHECKED_FIELD_NUMBER: _builtins.int
     ENTRIES_CHECKED_FIELD_NUMBER: _builtins.int
     VIOLATIONS_FIELD_NUMBER: _builtins.int
+    REQUESTS_CHECKED_FIELD_NUMBER: _builtins.int
+    REQUESTS_RATED_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_TIME_FIELD_NUMBER: _builtins.int
+    OPEN_LEASES_FIELD_NUMBER: _builtins.int
+    CREDITED_NANOUSD_FIELD_NUMBER: _builtins.int
+    CHARGED_NANOUSD_FIELD_NUMBER: _builtins.int
+    AVAILABLE_NANOUSD_FIELD_NUMBER: _builtins.int
+    RESERVED_NANOUSD_FIELD_NUMBER: _builtins.int
+    OVERFLOW_NANOUSD_FIELD_NUMBER: _builtins.int
+    OVERDRAFT_MAX_NANOUSD_FIELD_NUMBER: _builtins.int
     accounts_checked: _builtins.int
     """How many were checked."""
     leases_checked: _builtins.int
     """How many were checked."""
     entries_checked: _builtins.int
     """How many were checked."""
+    requests_checked: _builtins.int
+    """How many usage rows were compared with their charges."""
+    requests_rated: _builtins.int
+    """Of them, rated again from their stored counts and price vector."""
+    open_leases: _builtins.int
+    """Of the leases, those that are open."""
+    credited_nanousd: _builtins.int
+    """Sum over all accounts: credits and promotions."""
+    charged_nanousd: _builtins.int
+    """Sum over all accounts: charges."""
+    available_nanousd: _builtins.int
+    """Sum over all accounts: what is beyond all leases."""
+    reserved_nanousd: _builtins.int
+    """Sum over all accounts: set aside in open leases."""
+    overflow_nanousd: _builtins.int
+    """Sum over all accounts: labelled as overflow."""
+    overdraft_max_nanousd: _builtins.int
+    """The farthest that any account is below its grace, labelled overflow left out of account; 0 if none is."""
     @_builtins.property
     def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditViolation]:
-        """The first violations, at most 100; empty when all holds."""
+        """The first violations, at most 100; empty when all holds. With 100 of them the counts are those of a part."""
+
+    @_builtins.property
+    def snapshot_time(self) -> _timestamp_pb2.Timestamp:
+        """The moment that was looked at, by the database's clock."""
 
     def __init__(
         self,
@@ -1959,10 +1991,20 @@ class AuditLedgerResponse(_message.Message):
         leases_checked: _builtins.int = ...,
         entries_checked: _builtins.int = ...,
         violations: _abc.Iterable[Global___AuditViolation] | None = ...,
+        requests_checked: _builtins.int = ...,
+        requests_rated: _builtins.int = ...,
+        snapshot_time: _timestamp_pb2.Timestamp | None = ...,
+        open_leases: _builtins.int = ...,
+        credited_nanousd: _builtins.int = ...,
+        charged_nanousd: _builtins.int = ...,
+        available_nanousd: _builtins.int = ...,
+        reserved_nanousd: _builtins.int = ...,
+        overflow_nanousd: _builtins.int = ...,
+        overdraft_max_nanousd: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot_time", b"snapshot_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts_checked", b"accounts_checked", "entries_checked", b"entries_checked", "leases_checked", b"leases_checked", "violations", b"violations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts_checked", b"accounts_checked", "available_nanousd", b"available_nanousd", "charged_nanousd", b"charged_nanousd", "credited_nanousd", b"credited_nanousd", "entries_checked", b"entries_checked", "leases_checked", b"leases_checked", "open_leases", b"open_leases", "overdraft_max_nanousd", b"overdraft_max_nanousd", "overflow_nanousd", b"overflow_nanousd", "requests_checked", b"requests_checked", "requests_rated", b"requests_rated", "reserved_nanousd", b"reserved_nanousd", "snapshot_time", b"snapshot_time", "violations", b"violations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

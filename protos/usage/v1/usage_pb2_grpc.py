@@ -682,8 +682,8 @@ class UsageAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AuditLedger(self, request, context):
-        """Replays the ledger from zero and compares it with every balance. Not offered yet: UNIMPLEMENTED with reason
-        NOT_YET_OFFERED.
+        """Replays the ledger from zero, as it stands at one moment, and compares it with every balance, lease and request;
+        rates every charged request again. Stops nothing, and may take minutes: allow for that in the deadline.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

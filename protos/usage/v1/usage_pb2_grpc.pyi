@@ -255,8 +255,8 @@ class UsageAdminServiceStub:
     SetTerms: _grpc.UnaryUnaryMultiCallable[_usage_pb2.SetTermsRequest, _usage_pb2.SetTermsResponse]
     """Sets how far below zero an account may go."""
     AuditLedger: _grpc.UnaryUnaryMultiCallable[_usage_pb2.AuditLedgerRequest, _usage_pb2.AuditLedgerResponse]
-    """Replays the ledger from zero and compares it with every balance. Not offered yet: UNIMPLEMENTED with reason
-    NOT_YET_OFFERED.
+    """Replays the ledger from zero, as it stands at one moment, and compares it with every balance, lease and request;
+    rates every charged request again. Stops nothing, and may take minutes: allow for that in the deadline.
     """
 
 @_typing.type_check_only
@@ -273,8 +273,8 @@ class UsageAdminServiceAsyncStub(UsageAdminServiceStub):
     SetTerms: _aio.UnaryUnaryMultiCallable[_usage_pb2.SetTermsRequest, _usage_pb2.SetTermsResponse]  # type: ignore[assignment]
     """Sets how far below zero an account may go."""
     AuditLedger: _aio.UnaryUnaryMultiCallable[_usage_pb2.AuditLedgerRequest, _usage_pb2.AuditLedgerResponse]  # type: ignore[assignment]
-    """Replays the ledger from zero and compares it with every balance. Not offered yet: UNIMPLEMENTED with reason
-    NOT_YET_OFFERED.
+    """Replays the ledger from zero, as it stands at one moment, and compares it with every balance, lease and request;
+    rates every charged request again. Stops nothing, and may take minutes: allow for that in the deadline.
     """
 
 class UsageAdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -312,8 +312,8 @@ class UsageAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_pb2.AuditLedgerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.AuditLedgerResponse, _abc.Awaitable[_usage_pb2.AuditLedgerResponse]]:
-        """Replays the ledger from zero and compares it with every balance. Not offered yet: UNIMPLEMENTED with reason
-        NOT_YET_OFFERED.
+        """Replays the ledger from zero, as it stands at one moment, and compares it with every balance, lease and request;
+        rates every charged request again. Stops nothing, and may take minutes: allow for that in the deadline.
         """
 
 def add_UsageAdminServiceServicer_to_server(servicer: UsageAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
