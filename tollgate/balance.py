@@ -46,6 +46,7 @@ def render(document: Document) -> RenderableType:
             ("  available", f"{document['available_usd']} USD, and {document['grace_usd']} USD of grace"),
             ("Credited", f"{document['credited_usd']} USD"),
             ("Charged", f"{document['charged_usd']} USD"),
+            *([("Refunded", f"{document['refunded_usd']} USD")] if document["refunded_nanousd"] else []),
         ]
     )
     if "entries" not in document:

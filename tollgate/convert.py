@@ -79,7 +79,7 @@ def _spend_limit(limit: auth_pb2.SpendLimit) -> Document:
 
 def balance_from_pb(balance: usage_pb2.Balance) -> Document:
     document: Document = {"account_id": balance.account_id}
-    for name in ("available", "posted", "reserved", "grace", "credited", "charged"):
+    for name in ("available", "posted", "reserved", "grace", "credited", "charged", "refunded"):
         document |= _money(name, getattr(balance, f"{name}_nanousd"))
     return document
 
@@ -119,6 +119,7 @@ def usage_row_from_pb(row: usage_pb2.UsageRow) -> Document:
         "errors": row.errors,
         "tokens": _counts(row.tokens),
         **_money("charged", row.charged_nanousd),
+        **_money("refunded", row.refunded_nanousd),
     }
 
 
@@ -153,6 +154,15 @@ def request_from_pb(request: usage_pb2.RequestSummary) -> Document:
         ],
         **_money("hold", event.hold_nanousd),
         **_money("charged", request.charged_nanousd),
+        **_money("refunded", request.refunded_nanousd),
+        "refunds": [
+            {
+                **_money("amount", refund.amount_nanousd),
+                "reason": refund.reason,
+                "create_time": _time(refund, "create_time"),
+            }
+            for refund in request.refunds
+        ],
     }
 
 

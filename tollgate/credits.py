@@ -6,8 +6,8 @@ import typer
 
 from protos.usage.v1 import usage_pb2
 from tollgate import balance
-from tollgate.convert import balance_from_pb
-from tollgate.options import Account, AsJson, RequestId, Usd
+from tollgate.convert import balance_from_pb, request_from_pb
+from tollgate.options import Account, AsJson, OptionalUsd, RequestId, Usd
 from tollgate.output import Document, show
 from tollgate.services import Services, ask, new_request_id
 
@@ -71,5 +71,39 @@ def adjust(
         )
         adjusted = balance_from_pb((await services.call(services.usage_admin.Adjust, request)).balance)
         return {**adjusted, "account_name": found.name}
+
+    show(ask(work), as_json, balance.render)
+
+
+@app.command()
+def refund(
+    account: Account,
+    charged_request: Annotated[
+        str, typer.Argument(help="The request that was charged: its x-request-id.", metavar="REQUEST")
+    ],
+    reason: Annotated[str, typer.Option("--reason", help="Why; the customer reads it; 1 to 500 characters.")],
+    amount: OptionalUsd = None,
+    as_json: AsJson = False,
+    request_id: RequestId = None,
+) -> None:
+    """Gives a request's charge back, whole or in part."""
+    if amount is not None and amount <= 0:
+        raise typer.BadParameter("give more than zero, or leave it out for all that is left", param_hint="--amount")
+
+    async def work(services: Services) -> Document:
+        found = await services.account(account)
+        request = usage_pb2.RefundRequest(
+            request_id=request_id or new_request_id(),
+            account_id=found.account_id,
+            charged_request_id=charged_request,
+            amount_nanousd=amount or 0,
+            reason=reason,
+        )
+        answer = await services.call(services.usage_admin.Refund, request)
+        return {
+            **balance_from_pb(answer.balance),
+            "account_name": found.name,
+            "request": request_from_pb(answer.request),
+        }
 
     show(ask(work), as_json, balance.render)

@@ -26,3 +26,7 @@ Usd = Annotated[int, typer.Argument(help="An exact amount in USD, such as 5.00."
 GraceUsd = Annotated[
     int, typer.Option("--grace", help="How far below zero the account may go, in USD.", metavar="USD", parser=_usd)
 ]
+OptionalUsd = Annotated[
+    int | None,
+    typer.Option("--amount", help="An exact amount in USD; everything unless given.", metavar="USD", parser=_usd),
+]

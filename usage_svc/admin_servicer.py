@@ -13,11 +13,12 @@ from chassis.faults import FailedPrecondition, InvalidArgument
 from chassis.once import once
 from protos.usage.v1 import usage_pb2 as pb
 from protos.usage.v1 import usage_pb2_grpc
-from usage_svc import bounds, funds_store, ledger
+from usage_svc import bounds, funds_store, ledger, refunding
 from usage_svc.auditor import Auditor
 from usage_svc.convert import balance_to_pb, findings_to_pb
 from usage_svc.driver import attach
-from usage_svc.ledger import MAX_AMOUNT_NANOUSD, EntryKind
+from usage_svc.ledger import EntryKind
+from usage_svc.rating import MAX_ID_CHARS
 from usage_svc.tables import FinishedWriteRow
 
 _CREDIT_KINDS = {
@@ -47,7 +48,7 @@ class AdminServicer(usage_pb2_grpc.UsageAdminServiceServicer):
         async def grant(transaction: AsyncSession) -> pb.GrantCreditResponse:
             driver = await attach(transaction)
             account = await funds_store.lock_account(driver, account_id)
-            _check_total("amount_nanousd", account.available_nanousd + amount)
+            bounds.total("amount_nanousd", account.available_nanousd + amount)
             if kind is EntryKind.CREDIT and account.grace_nanousd is None:
                 # Grace is for those who have paid once: a gift alone does not open it.
                 await funds_store.set_terms(driver, account_id, self._default_grace_nanousd, account.overflow_nanousd)
@@ -77,7 +78,7 @@ class AdminServicer(usage_pb2_grpc.UsageAdminServiceServicer):
         async def adjust(transaction: AsyncSession) -> pb.AdjustResponse:
             driver = await attach(transaction)
             account = await funds_store.lock_account(driver, account_id)
-            _check_total("amount_nanousd", account.available_nanousd + change)
+            bounds.total("amount_nanousd", account.available_nanousd + change)
             overflow = 0
             if change < 0:
                 verdict = ledger.debit(
@@ -118,15 +119,29 @@ class AdminServicer(usage_pb2_grpc.UsageAdminServiceServicer):
             )
         )
 
+    async def Refund(self, request: pb.RefundRequest, context: Any) -> pb.RefundResponse:
+        bounds.account_id(request.account_id)
+        bounds.text("charged_request_id", request.charged_request_id, MAX_ID_CHARS, chars_min=1)
+        bounds.amount("amount_nanousd", request.amount_nanousd)
+        bounds.text("reason", request.reason, bounds.MAX_NOTE_CHARS, chars_min=1)
+
+        async def refund(transaction: AsyncSession) -> pb.RefundResponse:
+            # Before it is looked whether this is a repeat: of two at once the second must find the first one's answer.
+            account = await refunding.lock_account(transaction, request.account_id)
+            return await once(
+                transaction,
+                FinishedWriteRow,
+                request,
+                pb.RefundResponse,
+                self._now(),
+                lambda: refunding.refund(transaction, request, account),
+            )
+
+        return await self._database.write(refund)
+
     async def AuditLedger(self, request: pb.AuditLedgerRequest, context: Any) -> pb.AuditLedgerResponse:
         account_id = bounds.account_id(request.account_id) if request.account_id else ""
         return findings_to_pb(await self._auditor.audit(account_id))
 
     def _now(self) -> datetime:
         return self._clock.now().astimezone(UTC)
-
-
-def _check_total(field: str, available_nanousd: int) -> None:
-    # Nine of these fit an int64; without a bound the sum of many movements would not.
-    if abs(available_nanousd) > MAX_AMOUNT_NANOUSD:
-        raise InvalidArgument(field, f"the balance would go beyond {MAX_AMOUNT_NANOUSD} nano-USD")

@@ -17,6 +17,7 @@ from usage_svc.rating import day_of
 MAX_VIOLATIONS = 100
 
 _CHARGE, _CREDIT, _PROMOTION = int(EntryKind.CHARGE), int(EntryKind.CREDIT), int(EntryKind.PROMOTION)
+_WAIVER = int(EntryKind.WAIVER)
 _CHARGED_OUTCOMES = frozenset({int(Outcome.MEASURED), int(Outcome.ESTIMATED)})
 _ESTIMATED = int(Outcome.ESTIMATED)
 # Who stands on the other side of a customer's movement; an adjustment goes either way.
@@ -48,6 +49,7 @@ class AccountRow(NamedTuple):
     overflow_nanousd: int
     credited_nanousd: int
     charged_nanousd: int
+    refunded_nanousd: int = 0
 
 
 class LeaseSums(NamedTuple):
@@ -193,6 +195,9 @@ class AccountAudit:
         charged = kept.charged_nanousd + self.leases.settled_open_nanousd
         if charged != self.by_kind[_CHARGE]:
             yield Violation("I4", subject, f"charged is {charged}, its entries say {self.by_kind[_CHARGE]}")
+        refunded = self.by_kind[_WAIVER]
+        if kept.refunded_nanousd != refunded:
+            yield Violation("I4", subject, f"refunded is {kept.refunded_nanousd}, its entries say {refunded}")
         if self.leases.settled_nanousd != self.settled_nanousd:
             yield Violation(
                 "I4",

@@ -42,7 +42,8 @@ async def accounts(driver: Driver, wanted: Range) -> list[AccountRow]:
     """The next page of accounts."""
     rows = await driver.fetch(
         "SELECT account_id, available_nanousd, COALESCE(grace_nanousd, 0), overflow_nanousd, credited_nanousd, "  # noqa: S608 - our names
-        f"charged_nanousd FROM account WHERE {wanted.where} ORDER BY account_id LIMIT {PAGE_ACCOUNTS}",
+        f"charged_nanousd, refunded_nanousd FROM account WHERE {wanted.where} ORDER BY account_id "
+        f"LIMIT {PAGE_ACCOUNTS}",
         wanted.first,
         wanted.last,
     )

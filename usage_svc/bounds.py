@@ -37,6 +37,12 @@ def amount(field: str, value: int, *, least: int = 0) -> int:
     return value
 
 
+def total(field: str, available_nanousd: int) -> None:
+    """What an account will have. Nine of these fit an int64; without a bound the sum of many movements would not."""
+    if abs(available_nanousd) > MAX_AMOUNT_NANOUSD:
+        raise InvalidArgument(field, f"the balance would go beyond {MAX_AMOUNT_NANOUSD} nano-USD")
+
+
 def seq(field: str, value: int) -> int:
     """A sequence number: they count from 1."""
     if not 1 <= value <= MAX_SEQ:

@@ -219,6 +219,7 @@ def balance_to_pb(account: Account) -> pb.Balance:
         grace_nanousd=account.grace_nanousd or 0,
         credited_nanousd=account.credited_nanousd,
         charged_nanousd=account.charged_nanousd,
+        refunded_nanousd=account.refunded_nanousd,
     )
 
 
@@ -231,6 +232,7 @@ def usage_row_to_pb(sums: UsageSums, *, with_period: bool) -> pb.UsageRow:
         errors=sums.errors,
         tokens=_tokens_to_pb(sums),
         charged_nanousd=sums.charged_nanousd,
+        refunded_nanousd=sums.refunded_nanousd,
     )
 
 
@@ -239,6 +241,15 @@ def request_to_pb(request: FinishedRequest) -> pb.RequestSummary:
         event=_event_to_pb(request.event, request.terms),
         charged_nanousd=request.charged_nanousd,
         overflow_nanousd=request.overflow_nanousd,
+        refunded_nanousd=request.refunded_nanousd,
+        refunds=[
+            pb.RequestRefund(
+                amount_nanousd=each.amount_nanousd,
+                reason=each.reason,
+                create_time=moment_us_to_pb(each.create_time_us),
+            )
+            for each in request.refunds
+        ],
     )
 
 

@@ -31,6 +31,7 @@ class Account:
     credited_nanousd: int = 0
     charged_nanousd: int = 0
     reserved_nanousd: int = 0
+    refunded_nanousd: int = 0
 
     @property
     def posted_nanousd(self) -> int:
@@ -85,7 +86,7 @@ def reserved(account_ids: Sequence[str]) -> Query:
 _ACCOUNT = (
     "SELECT a.available_nanousd, a.grace_nanousd, a.overflow_nanousd, a.credited_nanousd, "
     "CAST(a.charged_nanousd + COALESCE(SUM(l.settled_nanousd), 0) AS bigint), "
-    "CAST(COALESCE(SUM(l.granted_nanousd - l.settled_nanousd - l.returned_nanousd), 0) AS bigint) "
+    "CAST(COALESCE(SUM(l.granted_nanousd - l.settled_nanousd - l.returned_nanousd), 0) AS bigint), a.refunded_nanousd "
     "FROM account a LEFT JOIN lease l ON l.account_id = a.account_id AND NOT l.closed "
     "WHERE a.account_id = $1 GROUP BY a.account_id"
 )

@@ -24,6 +24,7 @@ from usage_svc.convert import (
 )
 from usage_svc.driver import write_by_script
 from usage_svc.funding import Funding, fenced
+from usage_svc.key_uses import KeyUses
 from usage_svc.leases import Demand
 from usage_svc.rating import MAX_ID_CHARS
 from usage_svc.recording import Recorder
@@ -33,9 +34,9 @@ from usage_svc.sessions import Opening, Session, SessionId, SessionState
 class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
     """See the contract for what each call promises."""
 
-    def __init__(self, database: Database, recorder: Recorder, session_ttl_s: float) -> None:
+    def __init__(self, database: Database, recorder: Recorder, key_uses: KeyUses, session_ttl_s: float) -> None:
         self._database = database
-        self._recorder = recorder
+        self._recorder, self._key_uses = recorder, key_uses
         self._funding = Funding(database)
         self._ttl = duration_to_pb(session_ttl_s)
 
@@ -78,6 +79,8 @@ class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
             [record_from_pb(record) for record in request.records],
             lambda index: request.records[index].SerializeToString(),
         )
+        if recorded.intake is not None:
+            self._key_uses.note(posted.event for posted in recorded.intake.events.values())
         return pb.RecordUsageResponse(
             next_seq=recorded.next_seq, exceptions=map(exceptional_to_pb, recorded.exceptions)
         )

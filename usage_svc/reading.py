@@ -58,16 +58,39 @@ class UsageSums(NamedTuple):
     image_tokens: int
     images: int
     charged_nanousd: int
+    refunded_nanousd: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFilter:
+    """Which requests are listed. Moments are as in UsageQuery; empty texts mean all."""
+
+    account_id: str
+    start_time_us: int
+    end_time_us: int
+    model_id: str = ""
+    key_id: str = ""
+    errors_only: bool = False
+
+
+class Refund(NamedTuple):
+    """A part of a charge that was given back; `reason` is for the customer."""
+
+    amount_nanousd: int
+    reason: str
+    create_time_us: int
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedRequest:
-    """A request as it was posted."""
+    """A request as it was posted, and what was given back of its charge since."""
 
     event: UsageEvent
     terms: PriceTerms
     charged_nanousd: int
     overflow_nanousd: int
+    refunded_nanousd: int = 0
+    refunds: tuple[Refund, ...] = ()
 
     @property
     def page_key(self) -> tuple[int, str]:

@@ -9,10 +9,18 @@ from chassis.database import Database
 from chassis.faults import InvalidArgument, NotFound, ResourceExhausted
 from protos.usage.v1 import usage_pb2 as pb
 from protos.usage.v1 import usage_pb2_grpc
-from usage_svc import bounds, funds_store, reading_store
-from usage_svc.convert import balance_to_pb, entry_to_pb, moment_us_from_pb, request_to_pb, usage_row_to_pb
+from usage_svc import bounds, funds_store, reading_store, refunding
+from usage_svc.convert import (
+    balance_to_pb,
+    entry_to_pb,
+    moment_us_from_pb,
+    moment_us_to_pb,
+    request_to_pb,
+    usage_row_to_pb,
+)
+from usage_svc.key_uses import KeyUses
 from usage_svc.rating import MAX_ID_CHARS, MAX_MODEL_ID_CHARS, day_of
-from usage_svc.reading import MAX_USAGE_ROWS, Grouping, UsageQuery
+from usage_svc.reading import MAX_USAGE_ROWS, FinishedRequest, Grouping, RequestFilter, UsageQuery
 
 _MAX_INT64 = 2**63 - 1
 
@@ -20,8 +28,8 @@ _MAX_INT64 = 2**63 - 1
 class ReadingServicer(usage_pb2_grpc.UsageServiceServicer):
     """See the contract for what each call promises."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, key_uses: KeyUses) -> None:
+        self._database, self._key_uses = database, key_uses
 
     async def GetBalance(self, request: pb.GetBalanceRequest, context: Any) -> pb.GetBalanceResponse:
         account_id = bounds.account_id(request.account_id)
@@ -41,13 +49,20 @@ class ReadingServicer(usage_pb2_grpc.UsageServiceServicer):
         return pb.QueryUsageResponse(rows=[usage_row_to_pb(row, with_period=with_period) for row in rows])
 
     async def ListRequests(self, request: pb.ListRequestsRequest, context: Any) -> pb.ListRequestsResponse:
-        account_id = bounds.account_id(request.account_id)
-        size, query = pages.page_size(request.page_size), f"requests of {account_id}"
+        wanted = _request_filter(request)
+        size, query = pages.page_size(request.page_size), f"requests as {wanted}"
         last = pages.key_from_page_token(request.page_token, query)
         end_time_us, _, request_id = last.partition(" ")
         before = (int(end_time_us), request_id) if last else (_MAX_INT64, "")
+        if request.after_request_id:
+            if last:
+                raise InvalidArgument("after_request_id", "is given beside a page_token: give one of them")
+            try:
+                before = (await self._request(wanted.account_id, request.after_request_id)).page_key
+            except NotFound:
+                raise InvalidArgument("after_request_id", "no request of this account: give a page's last id") from None
         async with self._database.read() as transaction:
-            found = await reading_store.requests_before(transaction, account_id, before, size + 1)
+            found = await reading_store.requests_before(transaction, wanted, before, size + 1)
         shown = found[:size]
         more = len(found) > size
         return pb.ListRequestsResponse(
@@ -56,15 +71,19 @@ class ReadingServicer(usage_pb2_grpc.UsageServiceServicer):
         )
 
     async def GetRequest(self, request: pb.GetRequestRequest, context: Any) -> pb.GetRequestResponse:
-        account_id = bounds.account_id(request.account_id)
-        day = day_of(request.request_id)
-        found = None
-        if day is not None:
-            async with self._database.read() as transaction:
-                found = await reading_store.request(transaction, account_id, day, request.request_id)
-        if found is None:
-            raise NotFound("REQUEST_NOT_FOUND", "no request with this id has been posted for this account")
+        found = await self._request(bounds.account_id(request.account_id), request.request_id)
         return pb.GetRequestResponse(request=request_to_pb(found))
+
+    async def ListKeyUses(self, request: pb.ListKeyUsesRequest, context: Any) -> pb.ListKeyUsesResponse:
+        account_id = bounds.account_id(request.account_id)
+        bounds.at_most("key_ids", len(request.key_ids), pages.MAX_PAGE_SIZE)
+        key_ids = [bounds.text("key_ids", key_id, MAX_ID_CHARS) for key_id in request.key_ids]
+        uses = await self._key_uses.of(account_id, key_ids)
+        return pb.ListKeyUsesResponse(
+            uses=[
+                pb.KeyUse(key_id=key_id, last_use_time=moment_us_to_pb(moment_us)) for key_id, moment_us in uses.items()
+            ]
+        )
 
     async def ListEntries(self, request: pb.ListEntriesRequest, context: Any) -> pb.ListEntriesResponse:
         account_id = bounds.account_id(request.account_id)
@@ -81,6 +100,37 @@ class ReadingServicer(usage_pb2_grpc.UsageServiceServicer):
             next_page_token=pages.page_token(str(shown[-1].entry_id), query) if more else "",
         )
 
+    async def _request(self, account_id: str, request_id: str) -> FinishedRequest:
+        day = day_of(request_id)
+        found = None
+        if day is not None:
+            async with self._database.read() as transaction:
+                found = await reading_store.read_request(transaction, account_id, day, request_id)
+        if found is None:
+            raise refunding.not_found()
+        return found
+
+
+def _request_filter(request: pb.ListRequestsRequest) -> RequestFilter:
+    start, end = _time_range(request)
+    return RequestFilter(
+        account_id=bounds.account_id(request.account_id),
+        start_time_us=start,
+        end_time_us=end,
+        model_id=bounds.text("model_id", request.model_id, MAX_MODEL_ID_CHARS),
+        key_id=bounds.text("key_id", request.key_id, MAX_ID_CHARS),
+        errors_only=request.errors_only,
+    )
+
+
+def _time_range(request: pb.ListRequestsRequest | pb.QueryUsageRequest) -> tuple[int, int]:
+    start = moment_us_from_pb(request.start_time) if request.HasField("start_time") else 0
+    end = moment_us_from_pb(request.end_time) if request.HasField("end_time") else _MAX_INT64
+    start, end = max(start, 0), min(end, _MAX_INT64)
+    if start > end:
+        raise InvalidArgument("end_time", "is before start_time")
+    return start, end
+
 
 def _usage_query(request: pb.QueryUsageRequest) -> UsageQuery:
     group_by: set[Grouping] = set()
@@ -92,10 +142,7 @@ def _usage_query(request: pb.QueryUsageRequest) -> UsageQuery:
         group_by.add(Grouping(number))
     if {Grouping.HOUR, Grouping.DAY} <= group_by:
         raise InvalidArgument("group_by", "HOUR and DAY exclude each other")
-    start = moment_us_from_pb(request.start_time) if request.HasField("start_time") else 0
-    end = moment_us_from_pb(request.end_time) if request.HasField("end_time") else _MAX_INT64
-    if start > end:
-        raise InvalidArgument("end_time", "is before start_time")
+    start, end = _time_range(request)
     return UsageQuery(
         account_id=bounds.account_id(request.account_id),
         start_time_us=start,

@@ -11,6 +11,7 @@ from chassis.server import Servicer
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 from usage_svc.admin_servicer import AdminServicer
 from usage_svc.auditor import Auditor
+from usage_svc.key_uses import KeyUses
 from usage_svc.metering_servicer import MeteringServicer
 from usage_svc.reading_servicer import ReadingServicer
 from usage_svc.recording import Recorder
@@ -25,9 +26,11 @@ async def open_servicers(
     """Serves metering, reading and administration, and sweeps silent sessions, for as long as the block lasts."""
     clock = SystemClock()
     sweeper = Sweeper(database, clock, settings.session_ttl_s, asyncio.sleep)
+    key_uses = KeyUses(database)
+    flushing = lifetime.supervise("key uses", key_uses.flush_for_ever())
     sweeping = lifetime.supervise("sweeper", sweeper.run())
     auditor = Auditor(database, asyncio.sleep)
-    tasks = [sweeping]
+    tasks = [sweeping, flushing]
     if settings.drift_interval_s:
         tasks.append(lifetime.supervise("drift watch", auditor.watch_drift(settings.drift_interval_s)))
     services = usage_pb2.DESCRIPTOR.services_by_name
@@ -36,12 +39,14 @@ async def open_servicers(
             Servicer(
                 services["MeteringService"].full_name,
                 usage_pb2_grpc.add_MeteringServiceServicer_to_server,
-                MeteringServicer(database, Recorder(database, settings.dedupe_horizon_days), settings.session_ttl_s),
+                MeteringServicer(
+                    database, Recorder(database, settings.dedupe_horizon_days), key_uses, settings.session_ttl_s
+                ),
             ),
             Servicer(
                 services["UsageService"].full_name,
                 usage_pb2_grpc.add_UsageServiceServicer_to_server,
-                ReadingServicer(database),
+                ReadingServicer(database, key_uses),
             ),
             Servicer(
                 services["UsageAdminService"].full_name,
@@ -53,3 +58,4 @@ async def open_servicers(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await key_uses.flush()

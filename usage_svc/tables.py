@@ -14,14 +14,19 @@ from sqlalchemy import (
     SmallInteger,
     String,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 from chassis.once import WriteRowFields
+from usage_svc.ledger import EntryKind
 
 # Ids are compared byte by byte, as Python does: rows are locked in the order of their ids, by either.
 _ID = String(100).with_variant(String(100, collation="C"), "postgresql")
+
+
+_WAIVERS = text(f"kind = {int(EntryKind.WAIVER)}")
 
 
 class UsageRow(SQLModel, registry=registry()):
@@ -49,6 +54,7 @@ class AccountRow(UsageRow, table=True):
     overflow_nanousd: int = Field(sa_type=BigInteger)
     credited_nanousd: int = Field(sa_type=BigInteger)
     charged_nanousd: int = Field(sa_type=BigInteger)
+    refunded_nanousd: int = Field(sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
     create_time_us: int = Field(sa_type=BigInteger)
 
 
@@ -150,6 +156,8 @@ class UsageEventRow(UsageRow, table=True):
     spool_uuid: str = Field(sa_type=_ID)
     incarnation: int = Field(sa_type=BigInteger)
     seq: int = Field(sa_type=BigInteger)
+    # Not written with the event: a refund comes later.
+    refunded_nanousd: int = Field(sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
 
 
 class PriceVersionRow(UsageRow, table=True):
@@ -175,6 +183,8 @@ class EntryRow(UsageRow, table=True):
         CheckConstraint("debit_account_id <> credit_account_id", name="entry_pair"),
         CheckConstraint("account_id IN (debit_account_id, credit_account_id)", name="entry_account"),
         Index("entry_account_id", "account_id", "entry_id"),
+        # A request's refunds; charges are not in it.
+        Index("entry_waiver", "account_id", "request_id", postgresql_where=_WAIVERS, sqlite_where=_WAIVERS),
     )
 
     # SQLite numbers rows by itself only where the key is its own INTEGER.
@@ -191,6 +201,16 @@ class EntryRow(UsageRow, table=True):
     request_id: str = Field(sa_type=_ID)
     note: str = Field(max_length=500)
     create_time_us: int = Field(sa_type=BigInteger)
+
+
+class KeyUseRow(UsageRow, table=True):
+    """When a key was last used (key_uses.py)."""
+
+    __tablename__ = "key_use"
+
+    account_id: str = Field(primary_key=True, sa_type=_ID)
+    key_id: str = Field(primary_key=True, max_length=100)
+    last_use_time_us: int = Field(sa_type=BigInteger)
 
 
 class QuarantineRow(UsageRow, table=True):

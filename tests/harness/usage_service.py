@@ -181,6 +181,20 @@ class UsageService:
         answer: pb.AdjustResponse = await self.call(self.admin.Adjust, request)
         return answer.balance
 
+    async def refund(self, charged_request_id: str, amount: int = 0, **values: Any) -> pb.RefundResponse:
+        request = pb.RefundRequest(
+            **{
+                "request_id": new_id(),
+                "account_id": "acme",
+                "charged_request_id": charged_request_id,
+                "amount_nanousd": amount,
+                "reason": "an outage of ours",
+                **values,
+            }
+        )
+        answer: pb.RefundResponse = await self.call(self.admin.Refund, request)
+        return answer
+
     async def set_grace(self, account_id: str, grace: int) -> pb.Balance:
         request = pb.SetTermsRequest(request_id=new_id(), account_id=account_id, grace_nanousd=grace)
         answer: pb.SetTermsResponse = await self.call(self.admin.SetTerms, request)
@@ -217,7 +231,7 @@ class UsageService:
         await self.audit_rpc()
         accounts = await self.rows(
             "SELECT account_id, available_nanousd, COALESCE(grace_nanousd, 0), overflow_nanousd, credited_nanousd, "
-            "charged_nanousd FROM account"
+            "charged_nanousd, refunded_nanousd FROM account"
         )
         leases = await self.rows(
             "SELECT account_id, granted_nanousd, settled_nanousd, returned_nanousd, closed FROM lease"
@@ -225,7 +239,9 @@ class UsageService:
         entries = await self.rows(
             "SELECT kind, account_id, debit_account_id, credit_account_id, amount_nanousd, request_id FROM entry"
         )
-        events = await self.rows("SELECT request_id, account_id, charged_nanousd, outcome FROM usage_event")
+        events = await self.rows(
+            "SELECT request_id, account_id, charged_nanousd, outcome, refunded_nanousd FROM usage_event"
+        )
         balances: dict[str, int] = defaultdict(int)
         charges: dict[str, int] = defaultdict(int)
         for _, account_id, debit, credit, amount, _ in entries:
@@ -247,16 +263,24 @@ class UsageService:
                 assert request_id not in charges, "a request was charged twice"
                 charges[request_id] = amount
         charged: dict[str, int] = defaultdict(int)
-        for request_id, account_id, amount, outcome in events:
+        refunds: dict[str, int] = defaultdict(int)
+        refunds_by_request: dict[str, int] = defaultdict(int)
+        for kind, account_id, _, _, amount, request_id in entries:
+            if kind == pb.ENTRY_KIND_WAIVER:
+                refunds[account_id] += amount
+                refunds_by_request[request_id] += amount
+        for request_id, account_id, amount, outcome, refunded in events:
+            assert refunded == refunds_by_request[request_id] <= amount, "more was given back than was charged"
             assert charges.pop(request_id, 0) == amount, "an event and its charge differ"
             assert amount == 0 or outcome in (pb.OUTCOME_MEASURED, pb.OUTCOME_ESTIMATED)
             charged[account_id] += amount
         assert not charges, "a charge has no event"
-        for account_id, available, grace, overflow, credited, folded in accounts:
+        for account_id, available, grace, overflow, credited, folded, refunded in accounts:
             assert available >= -grace - overflow, f"I1 does not hold for {account_id}"
             assert available + reserved[account_id] == balances[account_id], f"I4 does not hold for {account_id}"
             assert folded + settled[account_id] == charged[account_id], f"{account_id} is not charged its events' sum"
             assert credited >= 0
+            assert refunded == refunds[account_id], f"{account_id} was not given back what its ledger says"
 
 
 @asynccontextmanager

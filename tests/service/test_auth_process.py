@@ -72,7 +72,11 @@ async def test_a_process_serves_logs_no_secret_and_ends_at_once_when_asked_altho
         facts = json.loads(eventually_sync(lambda: ready.read_text() if ready.exists() else "", timeout_s=60))
         async with client.channel(f"127.0.0.1:{facts['port']}") as channel:
             auth = AuthService(
-                facts["port"], rpc.KeyServiceStub(channel), rpc.AuthAdminServiceStub(channel), Lifetime()
+                facts["port"],
+                rpc.KeyServiceStub(channel),
+                rpc.AuthAdminServiceStub(channel),
+                rpc.KeyManagementServiceStub(channel),
+                Lifetime(),
             )
             account = await auth.create_account()
             imported = secret_token.make("tg_", bytes(range(24)))

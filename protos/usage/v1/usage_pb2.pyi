@@ -284,7 +284,7 @@ class _EntryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EntryKind.V
     ENTRY_KIND_CHARGE: _EntryKind.ValueType  # 3
     """A request: customer to revenue."""
     ENTRY_KIND_WAIVER: _EntryKind.ValueType  # 4
-    """A charge given back: waiver_expense to customer."""
+    """A request's charge given back, whole or in part, see UsageAdminService.Refund: waiver_expense to customer."""
     ENTRY_KIND_BREAKAGE: _EntryKind.ValueType  # 5
     """A credit that ran out: customer to breakage."""
     ENTRY_KIND_WRITEOFF: _EntryKind.ValueType  # 6
@@ -304,7 +304,7 @@ ENTRY_KIND_PROMOTION: EntryKind.ValueType  # 2
 ENTRY_KIND_CHARGE: EntryKind.ValueType  # 3
 """A request: customer to revenue."""
 ENTRY_KIND_WAIVER: EntryKind.ValueType  # 4
-"""A charge given back: waiver_expense to customer."""
+"""A request's charge given back, whole or in part, see UsageAdminService.Refund: waiver_expense to customer."""
 ENTRY_KIND_BREAKAGE: EntryKind.ValueType  # 5
 """A credit that ran out: customer to breakage."""
 ENTRY_KIND_WRITEOFF: EntryKind.ValueType  # 6
@@ -1269,6 +1269,7 @@ class Balance(_message.Message):
     GRACE_NANOUSD_FIELD_NUMBER: _builtins.int
     CREDITED_NANOUSD_FIELD_NUMBER: _builtins.int
     CHARGED_NANOUSD_FIELD_NUMBER: _builtins.int
+    REFUNDED_NANOUSD_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """Whose."""
     posted_nanousd: _builtins.int
@@ -1282,7 +1283,9 @@ class Balance(_message.Message):
     credited_nanousd: _builtins.int
     """All credits and promotions so far."""
     charged_nanousd: _builtins.int
-    """All charges so far, refunds deducted."""
+    """All charges so far, refunds not deducted."""
+    refunded_nanousd: _builtins.int
+    """All that was given back of charges so far."""
     def __init__(
         self,
         *,
@@ -1293,10 +1296,11 @@ class Balance(_message.Message):
         grace_nanousd: _builtins.int = ...,
         credited_nanousd: _builtins.int = ...,
         charged_nanousd: _builtins.int = ...,
+        refunded_nanousd: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "available_nanousd", b"available_nanousd", "charged_nanousd", b"charged_nanousd", "credited_nanousd", b"credited_nanousd", "grace_nanousd", b"grace_nanousd", "posted_nanousd", b"posted_nanousd", "reserved_nanousd", b"reserved_nanousd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "available_nanousd", b"available_nanousd", "charged_nanousd", b"charged_nanousd", "credited_nanousd", b"credited_nanousd", "grace_nanousd", b"grace_nanousd", "posted_nanousd", b"posted_nanousd", "refunded_nanousd", b"refunded_nanousd", "reserved_nanousd", b"reserved_nanousd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1387,6 +1391,7 @@ class UsageRow(_message.Message):
     ERRORS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     CHARGED_NANOUSD_FIELD_NUMBER: _builtins.int
+    REFUNDED_NANOUSD_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """Empty unless grouped by it."""
     key_id: _builtins.str
@@ -1396,7 +1401,9 @@ class UsageRow(_message.Message):
     errors: _builtins.int
     """Of them, answered with a status of 400 or more, or broken off."""
     charged_nanousd: _builtins.int
-    """Sum of the charges."""
+    """Sum of the charges, refunds not deducted: the sum of their CHARGE entries."""
+    refunded_nanousd: _builtins.int
+    """Of it, what was given back by now: the sum of their WAIVER entries."""
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp:
         """Start of the hour or day; absent unless grouped by it."""
@@ -1415,10 +1422,11 @@ class UsageRow(_message.Message):
         errors: _builtins.int = ...,
         tokens: Global___TokenCounts | None = ...,
         charged_nanousd: _builtins.int = ...,
+        refunded_nanousd: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period_start_time", b"period_start_time", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_nanousd", b"charged_nanousd", "errors", b"errors", "key_id", b"key_id", "model_id", b"model_id", "period_start_time", b"period_start_time", "requests", b"requests", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_nanousd", b"charged_nanousd", "errors", b"errors", "key_id", b"key_id", "model_id", b"model_id", "period_start_time", b"period_start_time", "refunded_nanousd", b"refunded_nanousd", "requests", b"requests", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1457,13 +1465,21 @@ class RequestSummary(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     CHARGED_NANOUSD_FIELD_NUMBER: _builtins.int
     OVERFLOW_NANOUSD_FIELD_NUMBER: _builtins.int
+    REFUNDED_NANOUSD_FIELD_NUMBER: _builtins.int
+    REFUNDS_FIELD_NUMBER: _builtins.int
     charged_nanousd: _builtins.int
     """What it cost."""
     overflow_nanousd: _builtins.int
     """Of it, what did not fit into its lease and was taken from the account at once."""
+    refunded_nanousd: _builtins.int
+    """Of it, what was given back."""
     @_builtins.property
     def event(self) -> Global___UsageEvent:
         """As the edge sent it."""
+
+    @_builtins.property
+    def refunds(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestRefund]:
+        """How it was given back, oldest first."""
 
     def __init__(
         self,
@@ -1471,14 +1487,48 @@ class RequestSummary(_message.Message):
         event: Global___UsageEvent | None = ...,
         charged_nanousd: _builtins.int = ...,
         overflow_nanousd: _builtins.int = ...,
+        refunded_nanousd: _builtins.int = ...,
+        refunds: _abc.Iterable[Global___RequestRefund] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_nanousd", b"charged_nanousd", "event", b"event", "overflow_nanousd", b"overflow_nanousd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_nanousd", b"charged_nanousd", "event", b"event", "overflow_nanousd", b"overflow_nanousd", "refunded_nanousd", b"refunded_nanousd", "refunds", b"refunds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RequestSummary: _TypeAlias = RequestSummary  # noqa: Y015
+
+@_typing.final
+class RequestRefund(_message.Message):
+    """A charge given back, whole or in part."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_NANOUSD_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    amount_nanousd: _builtins.int
+    """More than zero."""
+    reason: _builtins.str
+    """By the operator, for the customer to read."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was posted, by the database's clock."""
+
+    def __init__(
+        self,
+        *,
+        amount_nanousd: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nanousd", b"amount_nanousd", "create_time", b"create_time", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestRefund: _TypeAlias = RequestRefund  # noqa: Y015
 
 @_typing.final
 class ListRequestsRequest(_message.Message):
@@ -1489,22 +1539,50 @@ class ListRequestsRequest(_message.Message):
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AFTER_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    ERRORS_ONLY_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """Whose."""
     page_size: _builtins.int
     """At most this many, 1 to 1000; 0 means 100."""
     page_token: _builtins.str
     """From the previous page; empty for the first."""
+    after_request_id: _builtins.str
+    """Instead of a page_token: continues behind this request. INVALID_ARGUMENT where the account has no such request."""
+    model_id: _builtins.str
+    """Only this model; empty means all."""
+    key_id: _builtins.str
+    """Only this key; empty means all."""
+    errors_only: _builtins.bool
+    """Only requests that were answered with a status of 400 or more, or broke off."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From this moment on, by end_time; absent means from the beginning."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Before this moment; absent means until now."""
+
     def __init__(
         self,
         *,
         account_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        after_request_id: _builtins.str = ...,
+        model_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        errors_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "after_request_id", b"after_request_id", "end_time", b"end_time", "errors_only", b"errors_only", "key_id", b"key_id", "model_id", b"model_id", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1537,6 +1615,86 @@ class ListRequestsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListRequestsResponse: _TypeAlias = ListRequestsResponse  # noqa: Y015
+
+@_typing.final
+class ListKeyUsesRequest(_message.Message):
+    """See UsageService.ListKeyUses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    KEY_IDS_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """Whose keys."""
+    @_builtins.property
+    def key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which, at most 1000."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        key_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "key_ids", b"key_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKeyUsesRequest: _TypeAlias = ListKeyUsesRequest  # noqa: Y015
+
+@_typing.final
+class KeyUse(_message.Message):
+    """When a key was last used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    LAST_USE_TIME_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """Which."""
+    @_builtins.property
+    def last_use_time(self) -> _timestamp_pb2.Timestamp:
+        """The latest end_time of its requests."""
+
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        last_use_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_use_time", b"last_use_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "last_use_time", b"last_use_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyUse: _TypeAlias = KeyUse  # noqa: Y015
+
+@_typing.final
+class ListKeyUsesResponse(_message.Message):
+    """See UsageService.ListKeyUses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyUse]:
+        """Those that were used."""
+
+    def __init__(
+        self,
+        *,
+        uses: _abc.Iterable[Global___KeyUse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKeyUsesResponse: _TypeAlias = ListKeyUsesResponse  # noqa: Y015
 
 @_typing.final
 class GetRequestRequest(_message.Message):
@@ -1879,6 +2037,78 @@ class SetTermsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetTermsResponse: _TypeAlias = SetTermsResponse  # noqa: Y015
+
+@_typing.final
+class RefundRequest(_message.Message):
+    """See UsageAdminService.Refund."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    CHARGED_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_NANOUSD_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Made by the first sender of this refund; a repeat returns the first answer and moves nothing."""
+    account_id: _builtins.str
+    """Whose."""
+    charged_request_id: _builtins.str
+    """The request that was charged."""
+    amount_nanousd: _builtins.int
+    """At most what was charged and not given back yet; 0 means all of that."""
+    reason: _builtins.str
+    """For the customer to read, 1 to 500 characters."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        charged_request_id: _builtins.str = ...,
+        amount_nanousd: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount_nanousd", b"amount_nanousd", "charged_request_id", b"charged_request_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefundRequest: _TypeAlias = RefundRequest  # noqa: Y015
+
+@_typing.final
+class RefundResponse(_message.Message):
+    """See UsageAdminService.Refund."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUNDED_NANOUSD_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    refunded_nanousd: _builtins.int
+    """What was given back now."""
+    @_builtins.property
+    def request(self) -> Global___RequestSummary:
+        """The request with all its refunds."""
+
+    @_builtins.property
+    def balance(self) -> Global___Balance:
+        """After the refund."""
+
+    def __init__(
+        self,
+        *,
+        refunded_nanousd: _builtins.int = ...,
+        request: Global___RequestSummary | None = ...,
+        balance: Global___Balance | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "refunded_nanousd", b"refunded_nanousd", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefundResponse: _TypeAlias = RefundResponse  # noqa: Y015
 
 @_typing.final
 class AuditLedgerRequest(_message.Message):

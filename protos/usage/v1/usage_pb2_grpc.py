@@ -401,6 +401,11 @@ class UsageServiceStub:
                 request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.GetRequestRequest.SerializeToString,
                 response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.GetRequestResponse.FromString,
                 _registered_method=True)
+        self.ListKeyUses = channel.unary_unary(
+                '/tollgate.usage.v1.UsageService/ListKeyUses',
+                request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.ListKeyUsesRequest.SerializeToString,
+                response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.ListKeyUsesResponse.FromString,
+                _registered_method=True)
         self.ListEntries = channel.unary_unary(
                 '/tollgate.usage.v1.UsageService/ListEntries',
                 request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.ListEntriesRequest.SerializeToString,
@@ -440,6 +445,14 @@ class UsageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListKeyUses(self, request, context):
+        """When each of some keys was last used for a request. Known within seconds of the request's end; a crash of usage_svc
+        may lose the last of these seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListEntries(self, request, context):
         """Ledger entries that touch an account, newest first.
         """
@@ -469,6 +482,11 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     servicer.GetRequest,
                     request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.GetRequestRequest.FromString,
                     response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.GetRequestResponse.SerializeToString,
+            ),
+            'ListKeyUses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKeyUses,
+                    request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.ListKeyUsesRequest.FromString,
+                    response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.ListKeyUsesResponse.SerializeToString,
             ),
             'ListEntries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEntries,
@@ -596,6 +614,33 @@ class UsageService:
             _registered_method=True)
 
     @staticmethod
+    def ListKeyUses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.usage.v1.UsageService/ListKeyUses',
+            protos_dot_usage_dot_v1_dot_usage__pb2.ListKeyUsesRequest.SerializeToString,
+            protos_dot_usage_dot_v1_dot_usage__pb2.ListKeyUsesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListEntries(request,
             target,
             options=(),
@@ -648,6 +693,11 @@ class UsageAdminServiceStub:
                 request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.SetTermsRequest.SerializeToString,
                 response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.SetTermsResponse.FromString,
                 _registered_method=True)
+        self.Refund = channel.unary_unary(
+                '/tollgate.usage.v1.UsageAdminService/Refund',
+                request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.RefundRequest.SerializeToString,
+                response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.RefundResponse.FromString,
+                _registered_method=True)
         self.AuditLedger = channel.unary_unary(
                 '/tollgate.usage.v1.UsageAdminService/AuditLedger',
                 request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.AuditLedgerRequest.SerializeToString,
@@ -681,6 +731,15 @@ class UsageAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Refund(self, request, context):
+        """Gives a request's charge back, whole or in part, with a reason that the customer reads. Posts a WAIVER entry for the
+        request. NOT_FOUND with reason REQUEST_NOT_FOUND; FAILED_PRECONDITION with reason REFUND_TOO_LARGE where more would be
+        given back than was charged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AuditLedger(self, request, context):
         """Replays the ledger from zero, as it stands at one moment, and compares it with every balance, lease and request;
         rates every charged request again. Stops nothing, and may take minutes: allow for that in the deadline.
@@ -706,6 +765,11 @@ def add_UsageAdminServiceServicer_to_server(servicer, server):
                     servicer.SetTerms,
                     request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.SetTermsRequest.FromString,
                     response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.SetTermsResponse.SerializeToString,
+            ),
+            'Refund': grpc.unary_unary_rpc_method_handler(
+                    servicer.Refund,
+                    request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.RefundRequest.FromString,
+                    response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.RefundResponse.SerializeToString,
             ),
             'AuditLedger': grpc.unary_unary_rpc_method_handler(
                     servicer.AuditLedger,
@@ -795,6 +859,33 @@ class UsageAdminService:
             '/tollgate.usage.v1.UsageAdminService/SetTerms',
             protos_dot_usage_dot_v1_dot_usage__pb2.SetTermsRequest.SerializeToString,
             protos_dot_usage_dot_v1_dot_usage__pb2.SetTermsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Refund(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.usage.v1.UsageAdminService/Refund',
+            protos_dot_usage_dot_v1_dot_usage__pb2.RefundRequest.SerializeToString,
+            protos_dot_usage_dot_v1_dot_usage__pb2.RefundResponse.FromString,
             options,
             channel_credentials,
             insecure,

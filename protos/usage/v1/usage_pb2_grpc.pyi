@@ -175,6 +175,10 @@ class UsageServiceStub:
     """Finished requests, newest first."""
     GetRequest: _grpc.UnaryUnaryMultiCallable[_usage_pb2.GetRequestRequest, _usage_pb2.GetRequestResponse]
     """One finished request. NOT_FOUND with reason REQUEST_NOT_FOUND."""
+    ListKeyUses: _grpc.UnaryUnaryMultiCallable[_usage_pb2.ListKeyUsesRequest, _usage_pb2.ListKeyUsesResponse]
+    """When each of some keys was last used for a request. Known within seconds of the request's end; a crash of usage_svc
+    may lose the last of these seconds.
+    """
     ListEntries: _grpc.UnaryUnaryMultiCallable[_usage_pb2.ListEntriesRequest, _usage_pb2.ListEntriesResponse]
     """Ledger entries that touch an account, newest first."""
 
@@ -191,6 +195,10 @@ class UsageServiceAsyncStub(UsageServiceStub):
     """Finished requests, newest first."""
     GetRequest: _aio.UnaryUnaryMultiCallable[_usage_pb2.GetRequestRequest, _usage_pb2.GetRequestResponse]  # type: ignore[assignment]
     """One finished request. NOT_FOUND with reason REQUEST_NOT_FOUND."""
+    ListKeyUses: _aio.UnaryUnaryMultiCallable[_usage_pb2.ListKeyUsesRequest, _usage_pb2.ListKeyUsesResponse]  # type: ignore[assignment]
+    """When each of some keys was last used for a request. Known within seconds of the request's end; a crash of usage_svc
+    may lose the last of these seconds.
+    """
     ListEntries: _aio.UnaryUnaryMultiCallable[_usage_pb2.ListEntriesRequest, _usage_pb2.ListEntriesResponse]  # type: ignore[assignment]
     """Ledger entries that touch an account, newest first."""
 
@@ -230,6 +238,16 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         """One finished request. NOT_FOUND with reason REQUEST_NOT_FOUND."""
 
     @_abc_1.abstractmethod
+    def ListKeyUses(
+        self,
+        request: _usage_pb2.ListKeyUsesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.ListKeyUsesResponse, _abc.Awaitable[_usage_pb2.ListKeyUsesResponse]]:
+        """When each of some keys was last used for a request. Known within seconds of the request's end; a crash of usage_svc
+        may lose the last of these seconds.
+        """
+
+    @_abc_1.abstractmethod
     def ListEntries(
         self,
         request: _usage_pb2.ListEntriesRequest,
@@ -254,6 +272,11 @@ class UsageAdminServiceStub:
     """
     SetTerms: _grpc.UnaryUnaryMultiCallable[_usage_pb2.SetTermsRequest, _usage_pb2.SetTermsResponse]
     """Sets how far below zero an account may go."""
+    Refund: _grpc.UnaryUnaryMultiCallable[_usage_pb2.RefundRequest, _usage_pb2.RefundResponse]
+    """Gives a request's charge back, whole or in part, with a reason that the customer reads. Posts a WAIVER entry for the
+    request. NOT_FOUND with reason REQUEST_NOT_FOUND; FAILED_PRECONDITION with reason REFUND_TOO_LARGE where more would be
+    given back than was charged.
+    """
     AuditLedger: _grpc.UnaryUnaryMultiCallable[_usage_pb2.AuditLedgerRequest, _usage_pb2.AuditLedgerResponse]
     """Replays the ledger from zero, as it stands at one moment, and compares it with every balance, lease and request;
     rates every charged request again. Stops nothing, and may take minutes: allow for that in the deadline.
@@ -272,6 +295,11 @@ class UsageAdminServiceAsyncStub(UsageAdminServiceStub):
     """
     SetTerms: _aio.UnaryUnaryMultiCallable[_usage_pb2.SetTermsRequest, _usage_pb2.SetTermsResponse]  # type: ignore[assignment]
     """Sets how far below zero an account may go."""
+    Refund: _aio.UnaryUnaryMultiCallable[_usage_pb2.RefundRequest, _usage_pb2.RefundResponse]  # type: ignore[assignment]
+    """Gives a request's charge back, whole or in part, with a reason that the customer reads. Posts a WAIVER entry for the
+    request. NOT_FOUND with reason REQUEST_NOT_FOUND; FAILED_PRECONDITION with reason REFUND_TOO_LARGE where more would be
+    given back than was charged.
+    """
     AuditLedger: _aio.UnaryUnaryMultiCallable[_usage_pb2.AuditLedgerRequest, _usage_pb2.AuditLedgerResponse]  # type: ignore[assignment]
     """Replays the ledger from zero, as it stands at one moment, and compares it with every balance, lease and request;
     rates every charged request again. Stops nothing, and may take minutes: allow for that in the deadline.
@@ -305,6 +333,17 @@ class UsageAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.SetTermsResponse, _abc.Awaitable[_usage_pb2.SetTermsResponse]]:
         """Sets how far below zero an account may go."""
+
+    @_abc_1.abstractmethod
+    def Refund(
+        self,
+        request: _usage_pb2.RefundRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.RefundResponse, _abc.Awaitable[_usage_pb2.RefundResponse]]:
+        """Gives a request's charge back, whole or in part, with a reason that the customer reads. Posts a WAIVER entry for the
+        request. NOT_FOUND with reason REQUEST_NOT_FOUND; FAILED_PRECONDITION with reason REFUND_TOO_LARGE where more would be
+        given back than was charged.
+        """
 
     @_abc_1.abstractmethod
     def AuditLedger(

@@ -1,0 +1,84 @@
+"""When keys were last used: noted in memory as usage is recorded, written down together every few seconds.
+
+Not in the transaction that records: a row for each key would make the batches of all edges wait for one another. What a
+crash loses is the last few seconds of it, until the key is used again.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from chassis.database import Database
+from chassis.faults import Unavailable
+from chassis.log import logger
+from usage_svc.driver import Command, open_with
+from usage_svc.events import UsageEvent
+
+FLUSH_INTERVAL_S = 2.0
+MAX_KEYS = 100_000  # noted and not written yet; those beyond wait for their next use
+
+_log = logger(__name__)
+
+
+class KeyUses:
+    """Call `note` for what was recorded; run `flush_for_ever` beside it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._noted: dict[tuple[str, str], int] = {}
+
+    def note(self, events: Iterable[UsageEvent]) -> None:
+        """Remembers the latest end of each key's requests."""
+        noted = self._noted
+        for event in events:
+            key = (event.account_id, event.key_id)
+            known_us = noted.get(key)
+            if known_us is None:
+                if len(noted) < MAX_KEYS:
+                    noted[key] = event.end_time_us
+            elif known_us < event.end_time_us:
+                noted[key] = event.end_time_us
+
+    async def flush_for_ever(self) -> None:
+        """Writes what was noted, until cancelled. While the database is away it is kept."""
+        while True:
+            await asyncio.sleep(FLUSH_INTERVAL_S)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Writes what was noted."""
+        noted, self._noted = self._noted, {}
+        if not noted:
+            return
+        rows = [(*key, moment_us) for key, moment_us in sorted(noted.items())]
+        try:
+            await self._database.write(lambda transaction: _write(transaction, rows))
+        except Unavailable as fault:
+            _log.warning("last uses of keys wait", reason=fault.reason)
+            for key, moment_us in noted.items():
+                if len(self._noted) < MAX_KEYS or key in self._noted:
+                    self._noted[key] = max(moment_us, self._noted.get(key, 0))
+
+    async def of(self, account_id: str, key_ids: Sequence[str]) -> dict[str, int]:
+        """The last uses of some keys of an account, in microseconds since 1970; without those that were never used."""
+        async with self._database.read() as transaction:
+            _, rows = await open_with(
+                transaction,
+                "SELECT key_id, last_use_time_us FROM key_use WHERE account_id = $1 AND key_id IN_LIST($2)",
+                account_id,
+                list(key_ids),
+            )
+        return {str(key_id): int(moment_us) for key_id, moment_us in rows}
+
+
+async def _write(transaction: AsyncSession, rows: Sequence[tuple[str, str, int]]) -> None:
+    driver, _ = await open_with(transaction, "SELECT 1")
+    await driver.execute_each(
+        Command(
+            "INSERT INTO key_use AS k (account_id, key_id, last_use_time_us) VALUES ($1, $2, $3) "
+            "ON CONFLICT (account_id, key_id) DO UPDATE SET last_use_time_us = excluded.last_use_time_us "
+            "WHERE k.last_use_time_us < excluded.last_use_time_us",
+            rows,
+        )
+    )
