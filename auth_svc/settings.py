@@ -15,7 +15,7 @@ from auth_svc.limits import (
     KeyLimits,
     Tiers,
 )
-from chassis.settings import ServiceSettings
+from chassis.settings import ServiceSettings, callers_field
 
 TierName = Annotated[str, Field(pattern=f"^[a-z0-9][a-z0-9_-]{{0,{TIER_CHARS_MAX - 1}}}$")]
 
@@ -40,6 +40,7 @@ class AuthSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="TOLLGATE_AUTH_")
 
+    callers: str = callers_field("KeyService=edge KeyManagementService=edge AuthAdminService=operator")
     key_pepper: Annotated[SecretStr, Field(min_length=32, max_length=1024)] = Field(
         ...,
         description="Secret under which keys are hashed, at least 32 random characters, the same for every replica. "

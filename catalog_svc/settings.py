@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from chassis.settings import ServiceSettings
+from chassis.settings import ServiceSettings, callers_field
 
 
 class CatalogSettings(ServiceSettings):
@@ -13,6 +13,7 @@ class CatalogSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="TOLLGATE_CATALOG_")
 
+    callers: str = callers_field("CatalogService=edge,operator,internal CatalogAdminService=operator")
     watch_heartbeat_s: Annotated[float, Field(ge=0.5, le=60)] = Field(
         2.0,
         description="Within this time an edge that watches hears something, or else knows that it hears nothing.",

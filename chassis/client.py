@@ -1,64 +1,31 @@
-"""gRPC channels and calls: keepalive, round robin over DNS, deadlines, retries of what is safe to repeat, faults."""
+"""Calls to other processes: the client library's, with metrics, and with faults in place of its failures."""
 
 import asyncio
-import json
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import grpc
 
 from chassis import metrics
-from chassis.faults import fault_from_rpc
-from chassis.interceptors import REQUEST_ID_KEY
-from chassis.server import MAX_MESSAGE_BYTES
+from chassis.faults import fault_from_failure
+from chassis.interceptors import CURRENT_CALL
+from chassis.log import logger
+from protos import client
+from protos.client import CallFailed, TlsFiles
 
-_SERVICE_CONFIG = json.dumps(
-    {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        # Every call of ours is safe to repeat: reads are, and writes carry an id made by their first sender.
-        "methodConfig": [
-            {
-                "name": [{}],
-                "retryPolicy": {
-                    "maxAttempts": 3,
-                    "initialBackoff": "0.05s",
-                    "maxBackoff": "0.5s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ],
-    }
-)
-
-# Two lost heartbeats may be a busy machine; three are a broken stream.
-MISSED_HEARTBEATS = 3
-
-MAX_METADATA_BYTES = 64 * 1024
+_log = logger(__name__)
 
 ResponseT = TypeVar("ResponseT")
 
 
-def channel(address: str) -> grpc.aio.Channel:
-    """A channel to `host:port`. Costs nothing until the first call; close it with `async with`."""
-    return grpc.aio.insecure_channel(
-        address,
-        options=[
-            ("grpc.service_config", _SERVICE_CONFIG),
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            # A fault may name many fields, and its details travel as metadata: the default of 8 KB would lose the call.
-            ("grpc.max_metadata_size", MAX_METADATA_BYTES),
-            ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-            ("grpc.keepalive_time_ms", 10_000),
-            ("grpc.keepalive_timeout_ms", 5_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            # A restarted service must be found again within a second, not after gRPC's default of up to two minutes.
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1_000),
-        ],
+def channel(address: str, tls: TlsFiles | None = None) -> grpc.aio.Channel:
+    """A channel to `host:port`. Costs nothing until the first call; close it with `async with`.
+
+    Raises:
+        TlsUnusable: the certificates cannot be used.
+    """
+    return client.open_channel(
+        address, tls, on_trouble=lambda trouble: _log.error("certificates not replaced", reason=trouble)
     )
 
 
@@ -69,25 +36,20 @@ async def call(
     timeout_s: float,
     request_id: str | None = None,
 ) -> ResponseT:
-    """One unary call with a deadline.
+    """One unary call with a deadline; inside a call that is being answered, no later one than that call's.
 
     Raises:
         Fault: whatever the server raised, or Unavailable / DeadlineExceeded where it could not be asked.
     """
-    name = _method_name(method)
-    start, code = time.perf_counter(), "OK"
-    metadata = ((REQUEST_ID_KEY, request_id),) if request_id else None
+    outer = CURRENT_CALL.get()
+    if outer is not None:
+        request_id = request_id or outer.request_id
+        if outer.deadline_s is not None:
+            timeout_s = max(0.0, min(timeout_s, outer.deadline_s - asyncio.get_running_loop().time()))
     try:
-        return await method(request, timeout=timeout_s, metadata=metadata)
-    except grpc.aio.AioRpcError as error:
-        code = error.code().name
-        raise fault_from_rpc(error) from None
-    except asyncio.CancelledError:
-        code = "CANCELLED"
-        raise
-    finally:
-        metrics.RPC_CLIENT_CALLS.labels(name, code).inc()
-        metrics.RPC_CLIENT_DURATION.labels(name).observe(time.perf_counter() - start)
+        return await client.call(method, request, timeout_s=timeout_s, request_id=request_id, observe=_observe)
+    except CallFailed as failure:
+        raise fault_from_failure(failure) from None
 
 
 async def watch(
@@ -95,40 +57,41 @@ async def watch(
     request: Any,
     *,
     first_timeout_s: float,
-    silence_s: Callable[[ResponseT], float | None],
+    silence_s: Callable[[ResponseT], float | None] = client.heartbeat_interval_s,
 ) -> AsyncIterator[ResponseT]:
     """Reads a server stream until it ends.
-
-    `silence_s` says of a message after how much silence the next one is overdue (a heartbeat names its interval); None
-    leaves the last word standing. A stream is given up after MISSED_HEARTBEATS such spans.
 
     Raises:
         Fault: as `call`.
         TimeoutError: the first message did not come in time, or heartbeats stayed out.
     """
-    timeout_s = first_timeout_s
-    name, code = _method_name(method), "OK"
-    stream = method(request, wait_for_ready=False)
     try:
-        while True:
-            message: Any = await asyncio.wait_for(stream.read(), timeout_s)
-            if message is grpc.aio.EOF:
-                return
-            named_s = silence_s(message)
-            if named_s is not None:
-                timeout_s = named_s * MISSED_HEARTBEATS
+        async for message in client.watch(
+            method, request, first_timeout_s=first_timeout_s, silence_s=silence_s, observe=_observe
+        ):
             yield message
-    except grpc.aio.AioRpcError as error:
-        code = error.code().name
-        raise fault_from_rpc(error) from None
-    except (asyncio.CancelledError, GeneratorExit, TimeoutError):
-        code = "CANCELLED"
-        raise
-    finally:
-        stream.cancel()
-        metrics.RPC_CLIENT_CALLS.labels(name, code).inc()
+    except CallFailed as failure:
+        raise fault_from_failure(failure) from None
 
 
-def _method_name(method: Any) -> str:
-    name = method._method  # the multi-callable keeps the path it was made with, and offers no public way to read it
-    return name.decode() if isinstance(name, bytes) else str(name)
+def follow(
+    name: str,
+    method: grpc.aio.UnaryStreamMultiCallable[Any, ResponseT],
+    make_request: Callable[[], Any],
+    *,
+    first_timeout_s: float,
+) -> AsyncIterator[ResponseT]:
+    """A watch that resumes for ever; `make_request` says where it goes on. `name` is for the log."""
+    return client.follow(
+        method,
+        make_request,
+        first_timeout_s=first_timeout_s,
+        on_break=lambda reason: _log.warning("watch broke", watch=name, reason=reason),
+        observe=_observe,
+    )
+
+
+def _observe(method: str, code: str, duration_s: float | None) -> None:
+    metrics.RPC_CLIENT_CALLS.labels(method, code).inc()
+    if duration_s is not None:
+        metrics.RPC_CLIENT_DURATION.labels(method).observe(duration_s)

@@ -14,7 +14,7 @@
     +-- Internal             a bug on the other side
 
 A fault carries a stable UPPER_SNAKE `reason` for programs and a message for people that says what to do next. The
-interceptor turns a fault into a gRPC status with google.rpc.ErrorInfo (and BadRequest for fields); `fault_from_rpc`
+interceptor turns a fault into a gRPC status with google.rpc.ErrorInfo (and BadRequest for fields); `fault_from_failure`
 turns it back. Anything else that is raised is a bug and leaks nothing.
 """
 
@@ -24,8 +24,11 @@ from typing import ClassVar
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
+from protos.client import CallFailed
 
 ERROR_DOMAIN = "tollgate"
 
@@ -125,12 +128,11 @@ _BY_CODE: dict[grpc.StatusCode, type[Fault]] = {
 }
 
 
-def status_from_fault(fault: Fault) -> grpc.Status:
-    """The gRPC status of a fault, its reason and fields in the details."""
-    details = [error_details_pb2.ErrorInfo(reason=fault.reason, domain=ERROR_DOMAIN)]
+def status_from_fault(fault: Fault, request_id: str) -> grpc.Status:
+    """The gRPC status of a fault; its reason, its fields and the call's id in the details."""
     status = status_pb2.Status(code=code_pb2.Code.Value(fault.code.name), message=fault.message)
-    for detail in details:
-        status.details.append(_packed(detail))
+    status.details.append(_packed(error_details_pb2.ErrorInfo(reason=fault.reason, domain=ERROR_DOMAIN)))
+    status.details.append(_packed(error_details_pb2.RequestInfo(request_id=request_id)))
     if fault.violations:
         status.details.append(
             _packed(
@@ -146,31 +148,19 @@ def status_from_fault(fault: Fault) -> grpc.Status:
     return converted
 
 
-def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest) -> any_pb2.Any:
+def _packed(message: Message) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(message)
     return packed
 
 
-def fault_from_rpc(error: grpc.aio.AioRpcError) -> Fault:
+def fault_from_failure(failure: CallFailed) -> Fault:
     """The fault that a server raised, or the nearest one for a status that is not ours (a proxy's, gRPC's own)."""
-    reason, violations = error.code().name, []
-    try:
-        status = rpc_status.from_call(error)
-    except ValueError:  # details that disagree with the status: not ours
-        status = None
-    for detail in status.details if status is not None else ():
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            info = error_details_pb2.ErrorInfo()
-            detail.Unpack(info)
-            reason = info.reason
-        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
-            bad = error_details_pb2.BadRequest()
-            detail.Unpack(bad)
-            violations = [FieldViolation(v.field, v.description) for v in bad.field_violations]
-    message = error.details() or "no details"
-    if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-        fault = InvalidArgument(violations[0].field if violations else "request", message, reason, violations)
-        fault.message = message
+    violations = [FieldViolation(each.field, each.message) for each in failure.violations]
+    if failure.code is grpc.StatusCode.INVALID_ARGUMENT:
+        fault = InvalidArgument(
+            violations[0].field if violations else "request", failure.message, failure.reason, violations
+        )
+        fault.message = failure.message
         return fault
-    return _BY_CODE.get(error.code(), Unavailable)(reason, message)
+    return _BY_CODE.get(failure.code, Unavailable)(failure.reason, failure.message)

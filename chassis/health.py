@@ -15,6 +15,8 @@ from chassis.faults import PortTaken
 
 LIVE = "live"
 READY = ""
+# Whoever reaches the port may ask: few are let in at once.
+_CALLS_MAX = 100
 
 
 class HealthServer:
@@ -31,7 +33,15 @@ class HealthServer:
             return self
         await self._health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
         await self._health.set(READY, health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        self._server = grpc.aio.server(
+            maximum_concurrent_rpcs=_CALLS_MAX,
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", 4096),
+                ("grpc.max_allowed_incoming_connections", _CALLS_MAX),
+                ("grpc.max_connection_idle_ms", 60_000),
+            ],
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         address = f"{self._host}:{self._requested_port}"
         try:

@@ -1,12 +1,16 @@
-"""What happens around every gRPC call on the server: request id, metrics, faults to statuses.
+"""What happens around every gRPC call on the server: request id, caller, deadline, metrics, faults to statuses.
 
 One of the three places that may catch every exception: a bug becomes INTERNAL with the request id and leaks nothing.
 """
 
 import asyncio
+import inspect
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from contextlib import aclosing
+from contextvars import ContextVar
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import grpc
 import structlog
@@ -14,19 +18,34 @@ import uuid_utils
 from google.protobuf.message import Message
 
 from chassis import metrics
-from chassis.faults import Fault, Internal, status_from_fault
+from chassis.callers import Gate
+from chassis.faults import DeadlineExceeded, Fault, Internal, status_from_fault
 from chassis.log import logger
+from protos.client import REQUEST_ID_KEY
 
-REQUEST_ID_KEY = "x-request-id"
 _MAX_REQUEST_ID_CHARS = 100
 
 _log = logger(__name__)
 
 MaybeHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"  # generic in the stubs only
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class CurrentCall(NamedTuple):
+    """The call that this task answers. What it calls in turn has the same request id, and no later deadline."""
+
+    request_id: str
+    deadline_s: float | None  # by the event loop's clock; None for a watch
+
+
+CURRENT_CALL: ContextVar[CurrentCall | None] = ContextVar("current_call", default=None)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps unary and server-streaming handlers; the other kinds pass, since no contract of ours has them."""
+
+    def __init__(self, gate: Gate, call_timeout_s_max: float, watch_age_s_max: float) -> None:
+        self._gate, self._call_timeout_s_max, self._watch_age_s_max = gate, call_timeout_s_max, watch_age_s_max
 
     async def intercept_service(
         self,
@@ -39,62 +58,79 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
-                _unary(handler.unary_unary, method),
+                self._unary(handler.unary_unary, method),
                 request_deserializer=handler.request_deserializer,
                 response_serializer=handler.response_serializer,
             )
-        if handler.unary_stream is not None:
+        streaming: Any = handler.unary_stream
+        # A coroutine writes its answers by itself: health's Watch alone does.
+        if streaming is not None and not inspect.iscoroutinefunction(streaming):
             return grpc.unary_stream_rpc_method_handler(
-                _stream(handler.unary_stream, method),
+                self._stream(streaming, method),
                 request_deserializer=handler.request_deserializer,
                 response_serializer=handler.response_serializer,
             )
         return handler
 
+    def _unary(self, behaviour: Any, method: str) -> Any:
+        async def call(request: Message, context: Context) -> Message:
+            request_id = _bind_request_id(context)
+            remaining_s = cast("float | None", context.time_remaining())  # its types know no call without
+            longest_s = self._call_timeout_s_max
+            timeout_s = longest_s if remaining_s is None else min(remaining_s, longest_s)
+            start, code = time.perf_counter(), "OK"
+            try:
+                async with asyncio.timeout(timeout_s) as deadline:
+                    CURRENT_CALL.set(CurrentCall(request_id, deadline.when()))
+                    self._gate.check(method, context)
+                    answer: Message = await behaviour(request, context)
+                return answer
+            except asyncio.CancelledError:
+                code = "CANCELLED"
+                raise
+            except Exception as error:  # noqa: BLE001 - the interceptor: one of the three places
+                fault = _late(timeout_s) if deadline.expired() else _fault(error, method, request_id)
+                code = fault.code.name
+                await context.abort_with_status(status_from_fault(fault, request_id))
+                raise AssertionError("unreachable") from None
+            finally:
+                duration_s = time.perf_counter() - start
+                metrics.RPC_SERVER_CALLS.labels(method, code).inc()
+                metrics.RPC_SERVER_DURATION.labels(method).observe(duration_s)
+                _log.debug("call", method=method, code=code, duration_ms=round(duration_s * 1000, 3))
 
-def _unary(behaviour: Any, method: str) -> Any:
-    async def call(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
-        request_id = _bind_request_id(context)
-        start, code = time.perf_counter(), "OK"
-        try:
-            answer: Message = await behaviour(request, context)
-            return answer
-        except asyncio.CancelledError:
-            code = "CANCELLED"
-            raise
-        except Exception as error:  # noqa: BLE001 - the interceptor: one of the three places
-            fault = _fault(error, method, request_id)
-            code = fault.code.name
-            await context.abort_with_status(status_from_fault(fault))
-            raise AssertionError("unreachable") from None
-        finally:
-            metrics.RPC_SERVER_CALLS.labels(method, code).inc()
-            metrics.RPC_SERVER_DURATION.labels(method).observe(time.perf_counter() - start)
+        return call
 
-    return call
+    def _stream(self, behaviour: Any, method: str) -> Any:
+        async def call(request: Message, context: Context) -> AsyncIterator[Message]:
+            request_id = _bind_request_id(context)
+            CURRENT_CALL.set(CurrentCall(request_id, None))
+            code = "OK"
+            # A watch ends between two messages and before its connection is cut for its age: its reader resumes on a
+            # new connection and has missed nothing. Spread, so that the readers of one restart do not meet again.
+            end_s = time.monotonic() + self._watch_age_s_max * random.uniform(0.6, 0.9)  # noqa: S311 - not a secret
+            try:
+                self._gate.check(method, context)
+                async with aclosing(behaviour(request, context)) as answers:
+                    async for answer in answers:
+                        yield answer
+                        if time.monotonic() > end_s:
+                            return
+            except (asyncio.CancelledError, GeneratorExit):
+                code = "CANCELLED"
+                raise
+            except Exception as error:  # noqa: BLE001 - the interceptor: one of the three places
+                fault = _fault(error, method, request_id)
+                code = fault.code.name
+                await context.abort_with_status(status_from_fault(fault, request_id))
+            finally:
+                metrics.RPC_SERVER_CALLS.labels(method, code).inc()
+                _log.debug("watch ended", method=method, code=code)
 
-
-def _stream(behaviour: Any, method: str) -> Any:
-    async def call(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Message]:
-        request_id = _bind_request_id(context)
-        code = "OK"
-        try:
-            async for answer in behaviour(request, context):
-                yield answer
-        except (asyncio.CancelledError, GeneratorExit):
-            code = "CANCELLED"
-            raise
-        except Exception as error:  # noqa: BLE001 - the interceptor: one of the three places
-            fault = _fault(error, method, request_id)
-            code = fault.code.name
-            await context.abort_with_status(status_from_fault(fault))
-        finally:
-            metrics.RPC_SERVER_CALLS.labels(method, code).inc()
-
-    return call
+        return call
 
 
-def _bind_request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+def _bind_request_id(context: Context) -> str:
     """The caller's request id, or a new one; bound to every log line of this call."""
     request_id = ""
     for key, value in context.invocation_metadata() or ():
@@ -103,6 +139,14 @@ def _bind_request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     request_id = request_id or str(uuid_utils.uuid7())
     structlog.contextvars.bind_contextvars(request_id=request_id)
     return request_id
+
+
+def _late(timeout_s: float) -> Fault:
+    return DeadlineExceeded(
+        "DEADLINE_EXCEEDED",
+        f"not done within {timeout_s:.3g} s: repeat it with a later deadline, or ask for less; a write may have "
+        "happened, so repeat it with the same request_id",
+    )
 
 
 def _fault(error: Exception, method: str, request_id: str) -> Fault:

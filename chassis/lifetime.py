@@ -18,6 +18,7 @@ import uvloop
 
 from chassis.faults import Fault, PortTaken
 from chassis.log import logger
+from protos.client import TlsUnusable
 
 _log = logger(__name__)
 
@@ -87,7 +88,7 @@ def run(process: Callable[[Lifetime], Awaitable[None]]) -> int:
             loop.add_signal_handler(number, on_signal, number)
         try:
             await process(lifetime)
-        except (Fault, PortTaken) as error:
+        except (Fault, PortTaken, TlsUnusable) as error:
             lifetime.stop(str(error))
         finally:
             await lifetime.cancel_supervised()

@@ -13,7 +13,7 @@ from chassis.lifetime import Lifetime
 from chassis.log import logger
 from chassis.metrics import MetricsServer
 from chassis.migration import SchemaState
-from chassis.server import RpcServer, Servicer
+from chassis.server import RpcServer, Servicer, Serving
 from chassis.settings import ServiceSettings
 
 _log = logger(__name__)
@@ -66,6 +66,7 @@ async def serving(
     Raises:
         FailedPrecondition: the database is at an older schema revision than this code's (SCHEMA_NOT_CURRENT).
         PortTaken: the port is in use.
+        TlsUnusable: the certificates cannot be used.
     """
     url, schema = configured.database_url.get_secret_value(), configured.database_schema
     found, expected = await migration.current(url, schema=schema), migration.head(migrations)
@@ -82,6 +83,20 @@ async def serving(
         Database(engine) as database,
         open_servicers(configured, database, process) as servicers,
         MetricsServer(configured.metrics_host, configured.metrics_port) as metrics_server,
-        RpcServer(servicers, configured.listen_host, configured.listen_port, configured.drain_s) as server,
+        RpcServer(servicers, _serving(configured)) as server,
     ):
         yield server, metrics_server
+
+
+def _serving(configured: ServiceSettings) -> Serving:
+    return Serving(
+        host=configured.listen_host,
+        port=configured.listen_port,
+        drain_s=configured.drain_s,
+        tls=configured.tls_files,
+        callers=configured.allowed_callers(),
+        connection_age_s=configured.connection_age_s,
+        connections_max=configured.connections_max,
+        calls_max=configured.calls_max,
+        call_timeout_s_max=configured.call_timeout_s_max,
+    )

@@ -66,9 +66,9 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
     clock = SystemClock()
     configured.data_dir.mkdir(parents=True, exist_ok=True)
     metrics_server = await stack.enter_async_context(MetricsServer(configured.metrics_host, configured.metrics_port))
-    auth = await stack.enter_async_context(channel(configured.auth_address))
-    catalog_channel = await stack.enter_async_context(channel(configured.catalog_address))
-    usage = await stack.enter_async_context(channel(configured.usage_address))
+    auth = await stack.enter_async_context(channel(configured.auth_address, configured.tls_files))
+    catalog_channel = await stack.enter_async_context(channel(configured.catalog_address, configured.tls_files))
+    usage = await stack.enter_async_context(channel(configured.usage_address, configured.tls_files))
 
     watchdog = Watchdog()
     upstreams = Upstreams(

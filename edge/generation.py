@@ -77,7 +77,9 @@ class Generator:
 
     async def generate(self, resource: str, request: Request, record: RequestRecord) -> Sent:
         """POST to one of the two resources."""
-        grant = held_grant(request.headers, self._keys) or await grant_of(request.headers, self._keys)
+        grant = held_grant(request.headers, self._keys) or await grant_of(
+            request.headers, self._keys, record.request_id
+        )
         record.account_id, record.key_prefix = grant.account_id, grant.public_prefix
         if not grant.active:
             raise errors.permission_denied("This account is suspended. Contact the operator of this service.")

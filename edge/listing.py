@@ -53,7 +53,7 @@ class Listing:
             raise errors.unavailable("The model catalog is not loaded yet.", retry_after_s=1)
         if self._public and "Authorization" not in request.headers:
             return None
-        grant = await grant_of(request.headers, self._keys)
+        grant = await grant_of(request.headers, self._keys, record.request_id)
         record.account_id, record.key_prefix = grant.account_id, grant.public_prefix
         if not grant.active:
             raise errors.permission_denied("This account is suspended. Contact the operator of this service.")

@@ -1,12 +1,13 @@
 """What the edge can be told, by environment variables that begin with TOLLGATE_EDGE_."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from chassis.settings import PREFIX, Port, PositiveSeconds, ProcessSettings
+from chassis.loopback import host_of
+from chassis.settings import PREFIX, Port, PositiveSeconds, ProcessSettings, variable
 
 Bytes = Annotated[int, Field(ge=1)]
 
@@ -18,11 +19,22 @@ class EdgeSettings(ProcessSettings):
 
     listen_host: str = Field("127.0.0.1", description="Address on which the API is served.")
     listen_port: Port = Field(8080, description="Port on which the API is served; 0 lets the system choose.")
+    https_certificate_file: Path | None = Field(
+        None,
+        description="PEM file with a certificate and its chain: set it and the next, and customers are served HTTPS "
+        "instead of HTTP. Read again when it changes.",
+    )
+    https_key_file: Path | None = Field(None, description="PEM file with the private key of that certificate.")
+    processes: Annotated[int, Field(ge=1, le=256)] = Field(
+        1,
+        description="How many processes serve the port side by side, one per core; each has a spool of its own in the "
+        "data folder, and /metrics shows the sum of them all.",
+    )
     auth_address: str = Field("127.0.0.1:7101", description="Where auth_svc listens: host:port.")
     catalog_address: str = Field("127.0.0.1:7102", description="Where catalog_svc listens: host:port.")
     usage_address: str = Field("127.0.0.1:7103", description="Where usage_svc listens: host:port.")
     data_dir: Path = Field(
-        Path(".tollgate/edge"), description="Folder for the spool and the last catalog; one edge process per folder."
+        Path(".tollgate/edge"), description="Folder for the spool and the last catalog; one edge per folder."
     )
     models_public: bool = Field(False, description="Whether GET /v1/models answers without a key.")
     access_log: bool = Field(True, description="Whether one line per request is logged.")
@@ -84,3 +96,17 @@ class EdgeSettings(ProcessSettings):
         5.0, description="After SIGTERM: how long to go on accepting while load balancers learn that we are not ready."
     )
     drain_s: PositiveSeconds = Field(600.0, description="After that: how long open requests may take to finish.")
+
+    @model_validator(mode="after")
+    def _https_is_whole(self) -> Self:
+        files = {name: getattr(self, name) for name in ("https_certificate_file", "https_key_file")}
+        unset = [variable(type(self), name) for name, file in files.items() if file is None]
+        if len(unset) == 1:
+            raise ValueError(f"{unset[0]}: is not set, and HTTPS needs both of its files")
+        return self
+
+    @model_validator(mode="after")
+    def _plaintext_stays_here(self) -> Self:
+        for name in ("auth_address", "catalog_address", "usage_address"):
+            self.refuse_plaintext(name, host_of(getattr(self, name)), "spoken")
+        return self

@@ -13,6 +13,7 @@ from chassis.faults import DeadlineExceeded, NotFound, Unavailable
 from chassis.settings import load
 from protos.auth.v1 import auth_pb2, auth_pb2_grpc
 from protos.catalog.v1 import catalog_pb2_grpc
+from protos.client import TlsFiles
 from protos.usage.v1 import usage_pb2_grpc
 from tollgate.failure import CommandFailed
 from tollgate.running import running
@@ -33,12 +34,12 @@ class Addresses(NamedTuple):
 class Services:
     """Stubs of all three; costs nothing until the first call, and closes its channels at the end of the block."""
 
-    def __init__(self, addresses: Addresses, timeout_s: float) -> None:
+    def __init__(self, addresses: Addresses, timeout_s: float, tls: TlsFiles | None = None) -> None:
         self._timeout_s = timeout_s
         self._channels = {
-            "auth": (addresses.auth, client.channel(addresses.auth)),
-            "catalog": (addresses.catalog, client.channel(addresses.catalog)),
-            "usage": (addresses.usage, client.channel(addresses.usage)),
+            "auth": (addresses.auth, client.channel(addresses.auth, tls)),
+            "catalog": (addresses.catalog, client.channel(addresses.catalog, tls)),
+            "usage": (addresses.usage, client.channel(addresses.usage, tls)),
         }
         auth, catalog, usage = (channel for _, channel in self._channels.values())
         self.auth_admin = auth_pb2_grpc.AuthAdminServiceStub(auth)
@@ -110,7 +111,7 @@ def ask(work: Callable[[Services], Awaitable[ResultT]]) -> ResultT:
     addresses = _addresses(settings)
 
     async def main() -> ResultT:
-        async with Services(addresses, settings.timeout_s) as services:
+        async with Services(addresses, settings.timeout_s, settings.tls_files) as services:
             return await work(services)
 
     return asyncio.run(main())

@@ -1,17 +1,18 @@
 """Where the command finds the services."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
 
-from chassis.settings import PositiveSeconds
+from chassis.loopback import host_of
+from chassis.settings import PositiveSeconds, WireSettings
 
 Address = Annotated[str, Field(pattern=r"^$|^\S+:\d{1,5}$")]
 
 
-class CommandSettings(BaseSettings):
+class CommandSettings(WireSettings):
     """What the command can be told; each address that is not set is read from what `tollgate up` wrote."""
 
     model_config = SettingsConfigDict(
@@ -29,3 +30,10 @@ class CommandSettings(BaseSettings):
         "", description="host:port of usage_svc; empty means the one that `tollgate up` runs."
     )
     timeout_s: PositiveSeconds = Field(15.0, description="How long one call to a service may take.")
+
+    @model_validator(mode="after")
+    def _plaintext_stays_here(self) -> Self:
+        for name in ("auth_address", "catalog_address", "usage_address"):
+            if address := getattr(self, name):
+                self.refuse_plaintext(name, host_of(address), "spoken")
+        return self

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from chassis.settings import ServiceSettings
+from chassis.settings import ServiceSettings, callers_field
 from usage_svc.ledger import MAX_AMOUNT_NANOUSD
 
 
@@ -14,6 +14,7 @@ class UsageSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="TOLLGATE_USAGE_")
 
+    callers: str = callers_field("MeteringService=edge UsageService=edge,operator,internal UsageAdminService=operator")
     session_ttl_s: Annotated[float, Field(ge=1, le=86_400)] = Field(
         600.0,
         description="How long after its last heartbeat an edge may go on serving from what it has leased; afterwards "

@@ -35,7 +35,7 @@ def held_grant(headers: CIMultiDictProxy[str], keys: KeyCache) -> Grant | None:
     return keys.held(secret_from(headers))
 
 
-async def grant_of(headers: CIMultiDictProxy[str], keys: KeyCache) -> Grant:
+async def grant_of(headers: CIMultiDictProxy[str], keys: KeyCache, request_id: str) -> Grant:
     """What the request's key allows.
 
     Raises:
@@ -47,4 +47,4 @@ async def grant_of(headers: CIMultiDictProxy[str], keys: KeyCache) -> Grant:
         return grant
     if not well_formed(secret, KEY_PREFIX):  # garbage is refused without a look-up
         raise errors.invalid_api_key()
-    return await keys.fetch(secret)
+    return await keys.fetch(secret, request_id)

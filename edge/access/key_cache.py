@@ -7,11 +7,10 @@ every key counts as unproven, and a request gets 503, never 401.
 """
 
 import asyncio
-import random
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from chassis.client import call, watch
+from chassis.client import call, follow
 from chassis.clock import Clock
 from chassis.faults import Fault, NotFound
 from chassis.log import logger
@@ -24,7 +23,6 @@ _log = logger(__name__)
 
 # An answer may be older than a change that the watch has already told; then it is asked again.
 MAX_STALE_ANSWERS = 5
-MAX_RECONNECT_PAUSE_S = 1.0
 _UNKNOWN_KEYS_MAX = 10_000
 
 
@@ -129,8 +127,8 @@ class KeyCache:
             return None
         return grant
 
-    async def fetch(self, secret: str) -> Grant:
-        """The grant of a key from auth_svc.
+    async def fetch(self, secret: str, request_id: str | None = None) -> Grant:
+        """The grant of a key from auth_svc, which logs the call under the id of the request that asked first.
 
         Raises:
             RequestError: 401 for an unknown, revoked or expired key; 503 when auth_svc cannot be asked.
@@ -141,7 +139,7 @@ class KeyCache:
             raise errors.invalid_api_key()
         task = self._asking.get(key_digest)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._ask(key_digest))
+            task = asyncio.get_running_loop().create_task(self._ask(key_digest, request_id))
             self._asking[key_digest] = task
             task.add_done_callback(lambda done: self._asked(key_digest, done))
         try:
@@ -159,7 +157,7 @@ class KeyCache:
         if not task.cancelled():
             task.exception()  # every waiter has seen it, or has gone
 
-    async def _ask(self, key_digest: bytes) -> Grant:
+    async def _ask(self, key_digest: bytes, request_id: str | None) -> Grant:
         metrics.KEY_CACHE_MISSES.inc()
         for _ in range(MAX_STALE_ANSWERS):
             try:
@@ -167,6 +165,7 @@ class KeyCache:
                     self._stub.Authenticate,
                     auth_pb2.AuthenticateRequest(key_sha256=key_digest),
                     timeout_s=self._rpc_timeout_s,
+                    request_id=request_id,
                 )
             except NotFound:
                 self._unknown[key_digest] = self._clock.monotonic() + self._unknown_s
@@ -189,25 +188,13 @@ class KeyCache:
 
     async def follow(self) -> None:
         """Keeps what is held true; runs as long as the process."""
-        pause_s = 0.05
-        while True:
-            try:
-                request = auth_pb2.WatchKeysRequest(after_revision=self._revision)
-                async for message in watch(
-                    self._stub.WatchKeys,
-                    request,
-                    first_timeout_s=self._rpc_timeout_s,
-                    silence_s=lambda m: (
-                        m.heartbeat.interval.ToTimedelta().total_seconds() if m.HasField("heartbeat") else None
-                    ),
-                ):
-                    self._take(message)
-                    pause_s = 0.05
-            except (Fault, TimeoutError) as error:
-                _log.warning("watch of keys broke", reason=str(error))
-            # Full jitter: many edges lose one service in the same moment.
-            await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - not a secret
-            pause_s = min(pause_s * 2, MAX_RECONNECT_PAUSE_S)
+        async for message in follow(
+            "keys",
+            self._stub.WatchKeys,
+            lambda: auth_pb2.WatchKeysRequest(after_revision=self._revision),
+            first_timeout_s=self._rpc_timeout_s,
+        ):
+            self._take(message)
 
     def _take(self, message: auth_pb2.WatchKeysResponse) -> None:
         kind = message.WhichOneof("message")

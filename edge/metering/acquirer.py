@@ -35,6 +35,7 @@ _OUTCOME_LABELS = {
 
 @dataclass(slots=True)
 class _Waiter:
+    request_id: str
     hold_nanousd: int
     give_up_time: float  # where funds are merely held: until then they may come back
     taken: asyncio.Future[None]  # done when the hold was taken for it
@@ -85,7 +86,7 @@ class Acquirer:
         for account_id in list(self.waiting):
             self._refuse_all(account_id, lambda: MeteringUnavailable(UnavailableReason.SESSION_EXPIRED, _RETRY_AFTER_S))
 
-    async def hold(self, account_id: str, hold_nanousd: int) -> Lease:
+    async def hold(self, account_id: str, hold_nanousd: int, request_id: str) -> Lease:
         """Takes a hold, after a call for funds where the lease has too little.
 
         Raises:
@@ -99,7 +100,8 @@ class Acquirer:
         if now < self._unreachable_until:
             raise MeteringUnavailable(UnavailableReason.USAGE_UNREACHABLE, _RETRY_AFTER_S)
         lease = self._book.ensure(account_id, now)
-        waiter = _Waiter(hold_nanousd, now + self._settings.held_wait_s, asyncio.get_running_loop().create_future())
+        taken = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(request_id, hold_nanousd, now + self._settings.held_wait_s, taken)
         self.waiting.setdefault(account_id, deque()).append(waiter)
         self._ask(lease)
         try:
@@ -144,10 +146,11 @@ class Acquirer:
     async def _acquire(self, leases: list[Lease]) -> None:
         book, now = self._book, self._clock.monotonic()
         demands = []
+        request_ids = []
         for lease in leases:
-            holds = [
-                waiter.hold_nanousd for waiter in self.waiting.get(lease.account_id, ()) if not waiter.taken.done()
-            ]
+            waiting = [waiter for waiter in self.waiting.get(lease.account_id, ()) if not waiter.taken.done()]
+            holds = [waiter.hold_nanousd for waiter in waiting]
+            request_ids += [waiter.request_id for waiter in waiting]
             demand = lease.demand(now, sum(holds), holds[0] if holds else 0)
             lease.acquire_seq += 1
             demands.append(
@@ -164,6 +167,7 @@ class Acquirer:
                 self._stub.Acquire,
                 usage_pb2.AcquireRequest(session=self._session, demands=demands),
                 timeout_s=self._settings.acquire_timeout_s,
+                request_id=request_ids[0] if len(request_ids) == 1 else None,  # on behalf of one: it has one id
             )
         except Fault as fault:
             metrics.LEASE_REFILLS.labels("failed").inc(len(leases))

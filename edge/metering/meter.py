@@ -187,7 +187,7 @@ class Meter:
         if admission is not None:
             return admission
         try:
-            lease = await self._acquirer.hold(account_id, hold_nanousd)
+            lease = await self._acquirer.hold(account_id, hold_nanousd, request_id)
         except MeteringRefusal as refusal:
             _count_refusal(refusal)
             raise

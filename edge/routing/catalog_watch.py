@@ -2,15 +2,13 @@
 
 import asyncio
 import os
-import random
 from collections.abc import Callable
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from chassis.client import watch
+from chassis.client import follow
 from chassis.clock import Clock
-from chassis.faults import Fault
 from chassis.log import logger
 from edge import metrics
 from edge.routing.snapshot import EMPTY, Snapshot, snapshot_from_pb, unknown_fields
@@ -18,7 +16,6 @@ from protos.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 
 _log = logger(__name__)
 
-MAX_RECONNECT_PAUSE_S = 1.0
 FILE_NAME = "catalog.snapshot"
 
 
@@ -58,26 +55,15 @@ class CatalogWatch:
 
     async def follow(self) -> None:
         """Takes every newer snapshot; runs as long as the process."""
-        pause_s = 0.05
-        while True:
-            try:
-                async for message in watch(
-                    self._stub.WatchSnapshot,
-                    catalog_pb2.WatchSnapshotRequest(after_number=self.current.number),
-                    first_timeout_s=self._first_timeout_s,
-                    silence_s=lambda m: (
-                        m.heartbeat.interval.ToTimedelta().total_seconds() if m.HasField("heartbeat") else None
-                    ),
-                ):
-                    if message.HasField("snapshot") and self._use(message.snapshot):
-                        await asyncio.get_running_loop().run_in_executor(None, self._save, message.snapshot)
-                    self._proven_at = self._clock.monotonic()
-                    pause_s = 0.05
-            except (Fault, TimeoutError) as error:
-                _log.warning("watch of the catalog broke", reason=str(error))
-            # Full jitter: many edges lose one service in the same moment.
-            await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - not a secret
-            pause_s = min(pause_s * 2, MAX_RECONNECT_PAUSE_S)
+        async for message in follow(
+            "catalog",
+            self._stub.WatchSnapshot,
+            lambda: catalog_pb2.WatchSnapshotRequest(after_number=self.current.number),
+            first_timeout_s=self._first_timeout_s,
+        ):
+            if message.HasField("snapshot") and self._use(message.snapshot):
+                await asyncio.get_running_loop().run_in_executor(None, self._save, message.snapshot)
+            self._proven_at = self._clock.monotonic()
 
     def _use(self, pb: catalog_pb2.Snapshot) -> bool:
         try:

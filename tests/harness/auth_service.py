@@ -14,7 +14,7 @@ from chassis import client, migration, secret_token
 from chassis.clock import SystemClock
 from chassis.database import Database, open_engine
 from chassis.lifetime import Lifetime
-from chassis.server import RpcServer
+from chassis.server import RpcServer, Serving
 from protos.auth.v1 import auth_pb2 as pb
 from protos.auth.v1 import auth_pb2_grpc as rpc
 
@@ -111,7 +111,7 @@ async def auth_service(
     async with (
         Database(open_engine(database_url)) as database,
         open_servicers(configured, database, lifetime, clock=clock or SystemClock()) as servicers,
-        RpcServer(servicers, "127.0.0.1", 0, configured.drain_s) as server,
+        RpcServer(servicers, Serving(drain_s=configured.drain_s)) as server,
         client.channel(f"127.0.0.1:{server.port}") as channel,
     ):
         yield AuthService(

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from chassis import client, migration
 from chassis.database import Database, open_engine
 from chassis.lifetime import Lifetime
-from chassis.server import RpcServer
+from chassis.server import RpcServer, Serving
 from protos.usage.v1 import usage_pb2 as pb
 from protos.usage.v1 import usage_pb2_grpc as rpc
 from usage_svc import migrations
@@ -292,7 +292,7 @@ async def usage_service(database_url: str, **values: Any) -> AsyncIterator[Usage
     async with (
         Database(open_engine(database_url)) as database,
         open_servicers(configured, database, lifetime) as servicers,
-        RpcServer(servicers, "127.0.0.1", 0, configured.drain_s) as server,
+        RpcServer(servicers, Serving(drain_s=configured.drain_s)) as server,
         client.channel(f"127.0.0.1:{server.port}") as channel,
     ):
         yield UsageService(

@@ -40,8 +40,11 @@ DOMAIN_NOUNS = {
     "deployment", "grant", "ledger", "lease", "model", "nanousd", "operator", "price", "pricing", "prompt", "tenant",
     "tollgate_auth", "tollgate_catalog", "tollgate_usage", "upstream", "usd",
 }  # fmt: skip
-# Other people's identifiers: pydantic's and SQLModel's.
-NOT_OUR_NOUNS = {"model_config", "model_fields", "SQLModel"}
+# Other people's identifiers: pydantic's, SQLModel's and gRPC's.
+NOT_OUR_NOUNS = {
+    "model_config", "model_fields", "model_validator", "SQLModel", "ServerCredentials",
+    "dynamic_ssl_server_credentials",
+}  # fmt: skip
 
 
 @cache
