@@ -44,8 +44,9 @@ CURRENT_CALL: ContextVar[CurrentCall | None] = ContextVar("current_call", defaul
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps unary and server-streaming handlers; the other kinds pass, since no contract of ours has them."""
 
-    def __init__(self, gate: Gate, call_timeout_s_max: float, watch_age_s_max: float) -> None:
-        self._gate, self._call_timeout_s_max, self._watch_age_s_max = gate, call_timeout_s_max, watch_age_s_max
+    def __init__(self, gate: Gate, *, call_timeout_s: float, call_timeout_s_max: float, watch_age_s_max: float) -> None:
+        self._gate, self._watch_age_s_max = gate, watch_age_s_max
+        self._call_timeout_s, self._call_timeout_s_max = call_timeout_s, call_timeout_s_max
 
     async def intercept_service(
         self,
@@ -76,8 +77,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Message, context: Context) -> Message:
             request_id = _bind_request_id(context)
             remaining_s = cast("float | None", context.time_remaining())  # its types know no call without
-            longest_s = self._call_timeout_s_max
-            timeout_s = longest_s if remaining_s is None else min(remaining_s, longest_s)
+            timeout_s = min(self._call_timeout_s if remaining_s is None else remaining_s, self._call_timeout_s_max)
             start, code = time.perf_counter(), "OK"
             try:
                 async with asyncio.timeout(timeout_s) as deadline:

@@ -43,7 +43,8 @@ class Serving:
     connection_age_s: float = 300.0
     connections_max: int = 1000
     calls_max: int = 4000
-    call_timeout_s_max: float = 60.0
+    call_timeout_s: float = 60.0
+    call_timeout_s_max: float = 3600.0
 
 
 class RpcServer:
@@ -60,7 +61,14 @@ class RpcServer:
         self._health = health.aio.HealthServicer()
         age_ms = int(serving.connection_age_s * 1000)
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(Gate(serving.callers), serving.call_timeout_s_max, serving.connection_age_s)],
+            interceptors=[
+                CallInterceptor(
+                    Gate(serving.callers),
+                    call_timeout_s=serving.call_timeout_s,
+                    call_timeout_s_max=serving.call_timeout_s_max,
+                    watch_age_s_max=serving.connection_age_s,
+                )
+            ],
             maximum_concurrent_rpcs=serving.calls_max,
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),

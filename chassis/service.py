@@ -98,5 +98,6 @@ def _serving(configured: ServiceSettings) -> Serving:
         connection_age_s=configured.connection_age_s,
         connections_max=configured.connections_max,
         calls_max=configured.calls_max,
+        call_timeout_s=configured.call_timeout_s,
         call_timeout_s_max=configured.call_timeout_s_max,
     )

@@ -124,8 +124,9 @@ class ServiceSettings(ProcessSettings):
     calls_max: Annotated[int, Field(ge=1)] = Field(
         4000, description="Most calls at once, open watches included; more get RESOURCE_EXHAUSTED."
     )
+    call_timeout_s: PositiveSeconds = Field(60.0, description="Deadline of a call that names none; not of watches.")
     call_timeout_s_max: PositiveSeconds = Field(
-        60.0, description="Deadline of a call that names none, and the longest that a call may name; not of watches."
+        3600.0, description="Work on a call ends after this long, whatever deadline it named; not of watches."
     )
     drain_s: PositiveSeconds = Field(
         10.0, description="How long open calls may go on after the process was asked to stop."

@@ -45,11 +45,12 @@ class TlsReader:
         self,
         files: TlsFiles,
         *,
-        check_period_s: float = CHECK_PERIOD_S,
+        check_period_s: float | None = None,
         on_trouble: Callable[[str], None] = lambda trouble: None,
     ) -> None:
         self.files = files
-        self._check_period_s, self._on_trouble = check_period_s, on_trouble
+        self._check_period_s = CHECK_PERIOD_S if check_period_s is None else check_period_s
+        self._on_trouble = on_trouble
         self._seen = self._signature()
         self._content = read(files)
         self._checked_at_s = time.monotonic()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chassis.faults import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
-from chassis.interceptors import REQUEST_ID_KEY
+from protos.client import REQUEST_ID_KEY
 from protos.usage.v1 import usage_pb2 as pb
 from tests.harness.usage_service import USD, UsageService, event, new_id, uncharged, usage_service
 
