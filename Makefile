@@ -11,7 +11,7 @@ PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I.
 LOGO := \033[1m==>\033[0m
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check format protos stubs-are-fresh docs bench clean
+.PHONY: help run install test check format protos stubs-are-fresh docs bench torture clean
 .DELETE_ON_ERROR:
 
 help: ## Lists these targets
@@ -52,6 +52,9 @@ docs: $(VENV)/.develops ## Writes the tables of the docs that code is the source
 
 bench: $(VENV)/.develops ## Measures CPU per request and per stream beside a bare aiohttp pass-through
 	$(BIN)/python -m bench $(ARGS)
+
+torture: $(VENV)/.develops ## Kills, pauses and cuts off every part under load, then proves the bill: SEED=n MINUTES=m
+	$(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 clean: ## Removes the environment and all caches; keeps .tollgate, where balances and keys are
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,180 @@
+"""One run: starts the plant, lets customers and faults at it, heals it, and asks the three witnesses."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+from chassis.faults import Fault as Refusal
+from protos.auth.v1 import auth_pb2
+from protos.catalog.v1 import catalog_pb2
+from protos.usage.v1 import usage_pb2
+from tests.torture.books import read_books
+from tests.torture.customers import Crowd, Customer
+from tests.torture.evidence import Evidence
+from tests.torture.faults import Fault, schedule
+from tests.torture.plant import CATALOG, Plant
+from tests.torture.upstream import read_journal, upstream_process
+from tests.torture.verdict import Verdict, judge
+from tollgate.failure import CommandFailed
+from tollgate.services import Addresses, Services, new_request_id
+
+USD = 1_000_000_000
+# Of ten customers three are at their limit all the time: funds for a few requests, topped up now and then.
+_RICH, _TIGHT = 7, 3
+_TIGHT_CREDIT_NANOUSD, _TIGHT_GRACE_NANOUSD = 1_500_000, 300_000
+_TOP_UP_NANOUSD = 800_000
+_TOP_UP_S = 2.0
+_PROGRESS_S = 5.0
+_QUIET_S_MAX = 90.0
+_CALL_S_MAX = 10.0
+
+
+class Run:
+    """A run's state. `say` prints a line of progress."""
+
+    def __init__(self, folder: Path, seed: int, duration_s: float, *, engine: str, mutation: str, load: int) -> None:
+        self.folder, self.seed, self.duration_s = folder, seed, duration_s
+        self._load = load
+        self._with_postgres = engine == "postgres"
+        self._begin = time.monotonic()
+        self._plant = Plant(folder, with_postgres=self._with_postgres, mutation=mutation, say=self.say)
+        self._credits: dict[str, int] = {}
+        self.injected: list[Fault] = []
+
+    def say(self, line: str) -> None:
+        print(f"{time.monotonic() - self._begin:6.1f} s  {line}", flush=True)
+
+    async def run(self) -> Verdict:
+        """From start to verdict."""
+        journal = self.folder / "journal"
+        journal.touch()
+        with upstream_process(journal) as upstream_url:
+            async with self._plant as plant:
+                self.say("services are up")
+                async with self._operator() as operator:
+                    customers = await self._prepare(operator, upstream_url)
+                    await plant.start_edges()
+                    self.say("edges are up; the torture begins")
+                    self._begin = time.monotonic()
+                    sightings = await self._torture(operator, customers)
+                    await plant.drain_edges()
+                    await self._audit(operator)
+                await plant.drain_services()
+                evidence = Evidence(
+                    read_journal(journal),
+                    sightings.sightings,
+                    await read_books(plant.database_urls["usage"]),
+                    plant.kills(),
+                    plant.drains(),
+                    self._credits,
+                    plant.complaints,
+                )
+        return judge(evidence)
+
+    def _operator(self) -> Services:
+        ports = [self._plant.links[f"operator-{service}"].port for service in ("auth", "catalog", "usage")]
+        return Services(Addresses(*(f"127.0.0.1:{port}" for port in ports)), _CALL_S_MAX)
+
+    async def _prepare(self, operator: Services, upstream_url: str) -> list[Customer]:
+        document = catalog_pb2.ApplyDocumentRequest(
+            request_id=new_request_id(), document=CATALOG.format(url=upstream_url)
+        )
+        await operator.call(operator.catalog_admin.ApplyDocument, document)
+        customers = []
+        for number in range(_RICH + _TIGHT):
+            create = auth_pb2.CreateAccountRequest(request_id=new_request_id(), name=f"customer {number}")
+            account_id = (await operator.call(operator.auth_admin.CreateAccount, create)).account.account_id
+            key = auth_pb2.Key(account_id=account_id, name="key", scopes=[auth_pb2.SCOPE_INFERENCE])
+            made = await operator.call(
+                operator.auth_admin.CreateKey, auth_pb2.CreateKeyRequest(request_id=new_request_id(), key=key)
+            )
+            customers.append(Customer(account_id, made.secret))
+            is_tight = number >= _RICH
+            await self._credit(operator, account_id, _TIGHT_CREDIT_NANOUSD if is_tight else 1000 * USD)
+            if is_tight:
+                terms = usage_pb2.SetTermsRequest(
+                    request_id=new_request_id(), account_id=account_id, grace_nanousd=_TIGHT_GRACE_NANOUSD
+                )
+                await operator.call(operator.usage_admin.SetTerms, terms)
+        return customers
+
+    async def _credit(self, operator: Services, account_id: str, amount_nanousd: int) -> None:
+        """Asks until it is done, with the same id, as an operator's system would."""
+        request = usage_pb2.GrantCreditRequest(
+            request_id=new_request_id(), account_id=account_id, amount_nanousd=amount_nanousd
+        )
+        while True:
+            try:
+                await operator.call(operator.usage_admin.GrantCredit, request)
+                break
+            except (Refusal, CommandFailed):
+                await asyncio.sleep(0.2)
+        self._credits[account_id] = self._credits.get(account_id, 0) + amount_nanousd
+
+    async def _torture(self, operator: Services, customers: list[Customer]) -> Crowd:
+        crowd = Crowd(self._plant, customers, self.seed, think_s=0.2)
+        load = asyncio.create_task(crowd.run(raw=self._load, sdk=max(1, self._load // 8)))
+        beside = [
+            asyncio.create_task(self._top_up(operator, [each.account_id for each in customers[_RICH:]])),
+            asyncio.create_task(self._report_progress(crowd)),
+        ]
+        try:
+            await self._inject()
+            await _until_failure(load, self.duration_s - (time.monotonic() - self._begin))
+            await self._plant.heal()
+            self.say("healed; waiting for open requests")
+            crowd.stop()
+            await asyncio.wait_for(load, _QUIET_S_MAX)
+        finally:
+            for task in (load, beside[1]):
+                task.cancel()
+        # A top-up under way must end, so that what was credited is known.
+        self._is_topping_up = False
+        await asyncio.wait_for(beside[0], _QUIET_S_MAX)
+        return crowd
+
+    async def _inject(self) -> None:
+        """All faults, each at its time; returns when the last has ended."""
+
+        async def inject(fault: Fault) -> None:
+            await asyncio.sleep(max(0.0, fault.at_s - (time.monotonic() - self._begin)))
+            if await self._plant.break_for(fault, self._begin + self.duration_s):
+                self.injected.append(fault)
+
+        async with asyncio.TaskGroup() as group:
+            for fault in schedule(self.seed, self.duration_s, with_postgres=self._with_postgres):
+                group.create_task(inject(fault))
+
+    _is_topping_up = True
+
+    async def _top_up(self, operator: Services, account_ids: list[str]) -> None:
+        dice = random.Random(f"top-ups {self.seed}")
+        while self._is_topping_up:
+            await asyncio.sleep(_TOP_UP_S)
+            await self._credit(operator, dice.choice(account_ids), _TOP_UP_NANOUSD)
+
+    async def _report_progress(self, crowd: Crowd) -> None:
+        while True:
+            await asyncio.sleep(_PROGRESS_S)
+            endings = Counter(each.ending.value for each in crowd.sightings)
+            said = ", ".join(f"{count} {name}" for name, count in endings.most_common())
+            complaints = f"; {len(self._plant.complaints)} COMPLAINTS" if self._plant.complaints else ""
+            self.say(f"requests: {said}; {crowd.open} open{complaints}")
+
+    async def _audit(self, operator: Services) -> None:
+        """Lets usage_svc itself replay its ledger."""
+
+
+async def _until_failure(task: "asyncio.Task[None]", seconds: float) -> None:
+    """Waits, unless the load itself fails: that is a bug of the torture."""
+    done, _ = await asyncio.wait({task}, timeout=max(0.0, seconds))
+    for each in done:
+        each.result()
+
+
+def run_once(folder: Path, seed: int, minutes: float, engine: str, mutation: str, load: int) -> tuple[Run, Verdict]:
+    """Runs to the end."""
+    run = Run(folder, seed, minutes * 60, engine=engine, mutation=mutation, load=load)
+    return run, asyncio.run(run.run())
