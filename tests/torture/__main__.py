@@ -47,6 +47,7 @@ def _torture(engine: str, seed: int, told: argparse.Namespace) -> bool:
     text = table(
         verdict,
         run.injected,
+        run.audits,
         title=f"Torture on {engine}, seed {seed}, {told.minutes:g} minutes",
         command=command,
         commit=_commit(),

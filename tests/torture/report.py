@@ -8,7 +8,7 @@ from tests.torture.verdict import Verdict
 _LABELLED_SHOWN_MAX = 200
 
 
-def table(verdict: Verdict, faults: Sequence[Fault], *, title: str, command: str, commit: str) -> str:
+def table(verdict: Verdict, faults: Sequence[Fault], audits: int, *, title: str, command: str, commit: str) -> str:
     """Markdown."""
     endings, outcomes = verdict.endings, verdict.outcomes
     injected = counts(faults)
@@ -27,6 +27,7 @@ def table(verdict: Verdict, faults: Sequence[Fault], *, title: str, command: str
         ("- billed by estimate beyond what was reported", f"{verdict.estimated_difference_tokens}"),
         ("**difference that no label explains**", f"**{verdict.difference_tokens}**"),
         ("largest overdraft beyond grace", f"{verdict.overdraft_nanousd} nano-USD"),
+        ("audits of the live ledger", f"{audits}"),
         ("requests charged twice", f"{verdict.duplicates}"),
         ("**violations**", f"**{len(verdict.violations)}**"),
     ]

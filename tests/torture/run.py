@@ -26,7 +26,7 @@ _RICH, _TIGHT = 7, 3
 _TIGHT_CREDIT_NANOUSD, _TIGHT_GRACE_NANOUSD = 1_500_000, 300_000
 _TOP_UP_NANOUSD = 800_000
 _TOP_UP_S = 2.0
-_PROGRESS_S = 5.0
+_PROGRESS_S, _AUDIT_S = 5.0, 7.0
 _QUIET_S_MAX = 90.0
 _CALL_S_MAX = 10.0
 
@@ -42,6 +42,7 @@ class Run:
         self._plant = Plant(folder, with_postgres=self._with_postgres, mutation=mutation, say=self.say)
         self._credits: dict[str, int] = {}
         self.injected: list[Fault] = []
+        self.audits = 0
 
     def say(self, line: str) -> None:
         print(f"{time.monotonic() - self._begin:6.1f} s  {line}", flush=True)
@@ -119,6 +120,7 @@ class Run:
         beside = [
             asyncio.create_task(self._top_up(operator, [each.account_id for each in customers[_RICH:]])),
             asyncio.create_task(self._report_progress(crowd)),
+            asyncio.create_task(self._audit_on_and_on(operator)),
         ]
         try:
             await self._inject()
@@ -128,7 +130,7 @@ class Run:
             crowd.stop()
             await asyncio.wait_for(load, _QUIET_S_MAX)
         finally:
-            for task in (load, beside[1]):
+            for task in (load, *beside[1:]):
                 task.cancel()
         # A top-up under way must end, so that what was credited is known.
         self._is_topping_up = False
@@ -163,8 +165,22 @@ class Run:
             complaints = f"; {len(self._plant.complaints)} COMPLAINTS" if self._plant.complaints else ""
             self.say(f"requests: {said}; {crowd.open} open{complaints}")
 
+    async def _audit_on_and_on(self, operator: Services) -> None:
+        """The auditor must find nothing at any moment; that it cannot be asked now is another matter."""
+        while True:
+            await asyncio.sleep(_AUDIT_S)
+            try:
+                await self._audit(operator)
+            except (Refusal, CommandFailed):
+                continue
+
     async def _audit(self, operator: Services) -> None:
         """Lets usage_svc itself replay its ledger."""
+        answer = await operator.call(operator.usage_admin.AuditLedger, usage_pb2.AuditLedgerRequest())
+        self.audits += 1
+        self._plant.complaints.extend(
+            f"the auditor says of {each.subject}: {each.invariant} {each.message}" for each in answer.violations
+        )
 
 
 async def _until_failure(task: "asyncio.Task[None]", seconds: float) -> None:
