@@ -24,6 +24,13 @@ class ClientGonePolicy(StrEnum):
     ABORT = "abort"
 
 
+class EstimatePolicy(StrEnum):
+    """What an answer costs whose usage nobody reported."""
+
+    ESTIMATE = "estimate"
+    WAIVE = "waive"
+
+
 class Resource(StrEnum):
     """A public resource that a deployment can serve."""
 
@@ -118,6 +125,8 @@ class Deployment:
     resources: tuple[Resource, ...]
     client_gone: ClientGonePolicy
     output_limit_bounds_reasoning: bool
+    usage_missing: EstimatePolicy
+    upstream_failed: EstimatePolicy
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from catalog_svc.catalog import (
     CredentialSource,
     Deployment,
     DeploymentKind,
+    EstimatePolicy,
     Model,
     ModelTerms,
     PriceVersion,
@@ -34,6 +35,11 @@ _CLIENT_GONE_TO_PB = {
     ClientGonePolicy.ABORT: pb.CLIENT_GONE_POLICY_ABORT,
 }
 _CLIENT_GONE_FROM_PB = {value: policy for policy, value in _CLIENT_GONE_TO_PB.items()}
+_ESTIMATE_TO_PB = {
+    EstimatePolicy.ESTIMATE: pb.ESTIMATE_POLICY_ESTIMATE,
+    EstimatePolicy.WAIVE: pb.ESTIMATE_POLICY_WAIVE,
+}
+_ESTIMATE_FROM_PB = {value: policy for policy, value in _ESTIMATE_TO_PB.items()}
 _CHANGE_KIND_TO_PB = {
     ChangeKind.ADDED: pb.CHANGE_KIND_ADDED,
     ChangeKind.CHANGED: pb.CHANGE_KIND_CHANGED,
@@ -160,6 +166,8 @@ def _deployment_to_pb(deployment: Deployment) -> pb.Deployment:
         resources=deployment.resources,
         client_gone=_CLIENT_GONE_TO_PB[deployment.client_gone],
         output_limit_bounds_reasoning=deployment.output_limit_bounds_reasoning,
+        usage_missing=_ESTIMATE_TO_PB[deployment.usage_missing],
+        upstream_failed=_ESTIMATE_TO_PB[deployment.upstream_failed],
     )
 
 
@@ -184,6 +192,9 @@ def _deployment_from_pb(message: pb.Deployment) -> Deployment:
         resources=tuple(Resource(word) for word in message.resources),
         client_gone=_CLIENT_GONE_FROM_PB[message.client_gone],
         output_limit_bounds_reasoning=message.output_limit_bounds_reasoning,
+        # Snapshots of versions that had no such fields name no policy.
+        usage_missing=_ESTIMATE_FROM_PB.get(message.usage_missing, EstimatePolicy.ESTIMATE),
+        upstream_failed=_ESTIMATE_FROM_PB.get(message.upstream_failed, EstimatePolicy.WAIVE),
     )
 
 

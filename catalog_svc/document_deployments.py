@@ -4,7 +4,14 @@ import re
 from decimal import Decimal
 from urllib.parse import urlsplit
 
-from catalog_svc.catalog import ClientGonePolicy, CredentialSource, Deployment, DeploymentKind, Resource
+from catalog_svc.catalog import (
+    ClientGonePolicy,
+    CredentialSource,
+    Deployment,
+    DeploymentKind,
+    EstimatePolicy,
+    Resource,
+)
 from catalog_svc.fields import Section
 from catalog_svc.tree import Scalar
 
@@ -28,6 +35,8 @@ DEPLOYMENT_KEYS = (
     "resources",
     "client_gone",
     "output_limit_bounds_reasoning",
+    "usage_missing",
+    "upstream_failed",
 )
 CREDENTIAL_KEYS = ("env", "file")
 
@@ -103,7 +112,13 @@ def read_deployment(section: Section) -> Deployment:
         resources=tuple(Resource(word) for word in resources),
         client_gone=client_gone,
         output_limit_bounds_reasoning=section.boolean("output_limit_bounds_reasoning", True),
+        usage_missing=_estimates(section, "usage_missing", EstimatePolicy.ESTIMATE),
+        upstream_failed=_estimates(section, "upstream_failed", EstimatePolicy.WAIVE),
     )
+
+
+def _estimates(section: Section, key: str, default: EstimatePolicy) -> EstimatePolicy:
+    return EstimatePolicy(section.choice(key, default, tuple(EstimatePolicy)))
 
 
 def _base_url(section: Section) -> str:

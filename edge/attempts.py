@@ -6,21 +6,22 @@ from typing import NamedTuple
 
 from edge import metrics
 from edge.bill import Bill
+from edge.http.body import ClientGone
 from edge.http.protocol import Connection
+from edge.http.record import CLIENT_GONE_STATUS
 from edge.openai import errors
-from edge.openai.ask import Ask
+from edge.openai.ask import CONTINUOUS_USAGE, INCLUDE_USAGE, Ask
 from edge.openai.errors import RequestError
 from edge.routing.choose import Health
 from edge.routing.snapshot import CHAT, Deployment, Model
 from edge.upstream.connection import Call, Failure
+from edge.upstream.stream_options import REFUSING_STATUSES, StreamOptions, refused_option
 from edge.upstream.upstreams import Upstreams
 from protos.usage.v1 import usage_pb2
 
 _REFUSED_OUR_CREDENTIALS = frozenset({401, 402, 403})
-# Servers that know no `stream_options` refuse it by name with one of these.
-_REFUSED_A_FIELD = frozenset({400, 422})
-# How long that is remembered: a server may be upgraded under the same name.
-STREAM_OPTIONS_MEMORY_S = 3600.0
+# Not the deployment's doing: we gave the answer up, or it was too much for us.
+_OUR_DOING = frozenset({"abandoned", "too_large"})
 _NONE_REACHABLE = "No server of this model can be reached right now."
 
 ReadAnswer = Callable[[Call], Awaitable[None]]
@@ -54,7 +55,7 @@ class Attempts:
 
     def __init__(self, upstreams: Upstreams, health: Health) -> None:
         self._upstreams, self._health = upstreams, health
-        self._stream_options_refused_until_s: dict[str, float] = {}  # by deployment
+        self._stream_options = StreamOptions()
 
     async def first_answer(self, plan: Plan, read: ReadAnswer) -> Call:
         """The first answer that may be passed on: of each deployment in turn, until one can serve. `read` says how far
@@ -62,6 +63,7 @@ class Attempts:
 
         Raises:
             RequestError: 502, 503, 504 when none did; the bill is settled then.
+            ClientGone: the call was given up since its client had left; the bill is settled then, too.
         """
         failure: Failure | None = None
         for index, deployment in enumerate(plan.deployments):
@@ -73,7 +75,7 @@ class Attempts:
                 call = await self._attempt(plan, deployment, read)
             except Failure as caught:
                 failure = caught
-                self.failed(plan, deployment, caught)
+                self._failed(plan, deployment, caught)
                 if (caught.status and not _cannot_serve(caught.status)) or plan.connection.transport is None:
                     break  # it had begun to answer: never generate twice; or nobody waits for it any more
                 continue
@@ -86,41 +88,41 @@ class Attempts:
             else:
                 self._health.worked(deployment.deployment_id)
                 plan.bill.ended_attempt("", call.status, time.monotonic())
-                metrics.attempts(deployment.deployment_id, "ok").inc()
             return call
         assert failure is not None  # there is at least one deployment, and none gave an answer
+        if failure.kind == "abandoned":  # its client left, and nobody reads on: what was asked is not free for that
+            await plan.bill.settle_estimated(0, CLIENT_GONE_STATUS, usage_pb2.ENDING_CLIENT_GONE)
+            raise ClientGone
         error = _error_from_failure(failure)
         await plan.bill.settle_nothing(error.status, usage_pb2.ENDING_UPSTREAM_FAILED)
         raise error
 
     async def _attempt(self, plan: Plan, deployment: Deployment, read: ReadAnswer) -> Call:
+        ask, learnt, deployment_id = plan.ask, self._stream_options, deployment.deployment_id
         asks_usage = (
             plan.resource == CHAT
-            and plan.ask.stream
+            and ask.stream
             and deployment.accepts_stream_options
-            and not self._refuses_stream_options(deployment)
+            and not learnt.refuses(deployment_id, INCLUDE_USAGE)
         )
-        call = await self._ask(plan, deployment, read, asks_usage)
-        if (
-            asks_usage
-            and plan.ask.members.find("stream_options") is None  # else it may be the client's own that is refused
-            and call.status in _REFUSED_A_FIELD
-            and b"stream_options" in call.peek()
-        ):
-            call = await self._ask(plan, deployment, read, asks_usage=False)
-            if call.status == 200:  # else the request was refused for something else, and only its text had the word
-                until_s = time.monotonic() + STREAM_OPTIONS_MEMORY_S
-                self._stream_options_refused_until_s[deployment.deployment_id] = until_s
+        continuous = asks_usage and deployment.aborts_abandoned and not learnt.refuses(deployment_id, CONTINUOUS_USAGE)
+        call = await self._ask(plan, deployment, read, asks_usage, continuous)
+        if asks_usage and call.status in REFUSING_STATUSES:
+            # What the client asked for itself is the upstream's to refuse.
+            ours = ask.members.find("stream_options") is None
+            refused = refused_option(call.peek(), include_usage=ours, continuous_usage=continuous)
+            if refused is not None:
+                call = await self._ask(plan, deployment, read, refused == CONTINUOUS_USAGE, False)
+                if call.status == 200:  # else something else was refused, and only the text had the word
+                    learnt.learn(deployment_id, refused)
         return call
 
-    def _refuses_stream_options(self, deployment: Deployment) -> bool:
-        if not self._stream_options_refused_until_s:  # nearly always
-            return False
-        return time.monotonic() < self._stream_options_refused_until_s.get(deployment.deployment_id, 0.0)
-
-    async def _ask(self, plan: Plan, deployment: Deployment, read: ReadAnswer, asks_usage: bool) -> Call:
+    async def _ask(
+        self, plan: Plan, deployment: Deployment, read: ReadAnswer, asks_usage: bool, continuous_usage: bool
+    ) -> Call:
         ask, upstream_model = plan.ask, deployment.upstream_model
-        body = ask.upstream_body(None if upstream_model == ask.model else upstream_model, include_usage=asks_usage)
+        plan.bill.continuous_usage = continuous_usage
+        body = ask.upstream_body(None if upstream_model == ask.model else upstream_model, asks_usage, continuous_usage)
         call = self._upstreams.send_on_kept(deployment, plan.resource, plan.headers, body)
         reused = call is not None
         if call is None:
@@ -136,11 +138,29 @@ class Attempts:
             await read(call)
         return call
 
-    def failed(self, plan: Plan, deployment: Deployment, failure: Failure) -> None:
-        """Remembers a deployment that failed, before its answer or in it."""
+    def worked(self, plan: Plan, call: Call) -> None:
+        """Counts an answer that was read to its end. One whose status says that its deployment failed was counted
+        before, though it may be passed on."""
+        deployment = plan.bill.deployment
+        if deployment is not None and not _cannot_serve(call.status):
+            metrics.attempts(deployment.deployment_id, "ok").inc()
+
+    def broke(self, plan: Plan, failure: Failure) -> None:
+        """Remembers a deployment that failed in the middle of its answer: the attempt was begun, and is none more."""
         now_s = time.monotonic()
-        self._health.failed(deployment.deployment_id, now_s)
+        plan.bill.broke_attempt(failure.kind, now_s)
+        deployment = plan.bill.deployment
+        assert deployment is not None  # it answered
+        self._count_failure(deployment, failure, now_s)
+
+    def _failed(self, plan: Plan, deployment: Deployment, failure: Failure) -> None:
+        now_s = time.monotonic()
         plan.bill.ended_attempt(failure.kind, 0, now_s)
+        self._count_failure(deployment, failure, now_s)
+
+    def _count_failure(self, deployment: Deployment, failure: Failure, now_s: float) -> None:
+        if failure.kind not in _OUR_DOING:
+            self._health.failed(deployment.deployment_id, now_s)
         metrics.attempts(deployment.deployment_id, failure.kind).inc()
 
 

@@ -13,6 +13,7 @@ from edge.metering.meter import Admission, Meter
 from edge.openai.ask import Ask
 from edge.routing.snapshot import CHAT, RESPONSES, Deployment, Model, PricePoint
 from edge.upstream.connection import Call
+from edge.upstream.text_size import request_text_bytes
 from pricing import TokenUsage, charge_nanousd
 from protos.usage.v1 import usage_pb2
 
@@ -41,7 +42,10 @@ _templates: dict[tuple[str, str, str, str], bytes] = {}
 
 
 class Bill:
-    """Settle it once, in one of three ways, and await what that returns before the end of the answer is released."""
+    """Settle it once, in one of four ways, and await what that returns before the end of the answer is released."""
+
+    # Whether the attempt that is under way asked for usage in every chunk of a stream.
+    continuous_usage = False
 
     def __init__(
         self,
@@ -83,6 +87,12 @@ class Bill:
         self._attempt_started_at_s = now_s
         self._attempts.append((self.deployment.deployment_id, failure, status, duration_ms))
 
+    def broke_attempt(self, failure: str, now_s: float) -> None:
+        """The attempt that had answered broke off: it stays one attempt, with the status that it had."""
+        deployment_id, _, status, duration_ms = self._attempts[-1]
+        duration_ms += int((now_s - self._attempt_started_at_s) * 1000)
+        self._attempts[-1] = (deployment_id, failure, status, duration_ms)
+
     def saw_first_byte(self, call: Call) -> None:
         """The answer that the client gets has begun."""
         self._first_byte_at_s = call.first_byte_at_s
@@ -117,13 +127,12 @@ class Bill:
     def settle_estimated(
         self, completion_tokens: int, status: int, ending: "usage_pb2.Ending.ValueType"
     ) -> "asyncio.Future[None]":
-        """Charged by what was delivered, about a token an event, and by the request's length; never above the hold.
+        """Charged by what was delivered, about a token an event, and by the request's text; never above the hold.
 
-        For answers whose usage the client itself put out of reach: leaving early is not free.
+        For answers whose usage the client itself put out of reach, since leaving early is not free; and for those whose
+        deployment has this policy.
         """
-        assert self.deployment is not None
-        metrics.UNMETERED.labels(self.deployment.deployment_id).inc()
-        prompt_tokens = min(self._ask.text_bytes // BYTES_PER_TOKEN, self._model.context_length)
+        prompt_tokens = min(request_text_bytes(self._ask.body) // BYTES_PER_TOKEN, self._model.context_length)
         usage = TokenUsage(prompt_tokens, min(completion_tokens, self._tokens_max), images=self._ask.images)
         charge = min(charge_nanousd(usage, self._point.price), self._admission.hold_nanousd)
         self._record.usage, self._record.charge_nanousd = usage, charge
@@ -132,16 +141,28 @@ class Bill:
             usage_pb2.OUTCOME_ESTIMATED, usage_pb2.USAGE_SOURCE_ESTIMATED, status, ending, usage, charge
         )
 
-    def settle_unmetered(self, status: int, ending: "usage_pb2.Ending.ValueType") -> "asyncio.Future[None]":
-        """Something was generated, but nobody said how much: waived, and the operator is told."""
+    def settle_unmetered(
+        self, completion_tokens: int | None, status: int, ending: "usage_pb2.Ending.ValueType", *, failed: bool
+    ) -> "asyncio.Future[None]":
+        """Something was generated, but its upstream did not say how much: estimated or waived, by its deployment's
+        policy, and the operator is told.
+
+        completion_tokens: about what was delivered; None if that cannot be told, and nothing can be charged. failed:
+        the answer broke off or ended in a failure, which has a policy of its own.
+        """
         assert self.deployment is not None
-        metrics.UNMETERED.labels(self.deployment.deployment_id).inc()
+        estimates = self.deployment.estimates_failed if failed else self.deployment.estimates_missing
+        estimates = estimates and completion_tokens is not None
+        metrics.UNMETERED.labels(self.deployment.deployment_id, "estimate" if estimates else "waive").inc()
         _log.warning(
             "answer without usable usage",
             request_id=self._record.request_id,
             deployment=self.deployment.deployment_id,
             ending=_ENDINGS[ending],
+            policy="estimate" if estimates else "waive",
         )
+        if estimates and completion_tokens is not None:
+            return self.settle_estimated(completion_tokens, status, ending)
         return self._finish(usage_pb2.OUTCOME_WAIVED, usage_pb2.USAGE_SOURCE_NONE, status, ending, None, 0)
 
     def settle_nothing(self, status: int, ending: "usage_pb2.Ending.ValueType") -> "asyncio.Future[None]":

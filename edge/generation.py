@@ -17,7 +17,7 @@ from edge import metrics
 from edge.access.bearer import grant_of, held_grant
 from edge.access.key_cache import Grant, KeyCache
 from edge.attempts import Attempts, Plan, meant_for_us
-from edge.bill import RESOURCE_TO_PB, Bill
+from edge.bill import BYTES_PER_TOKEN, RESOURCE_TO_PB, Bill
 from edge.http.answer import Answer, Sent, simple_answer
 from edge.http.body import ClientGone, read_body
 from edge.http.protocol import Request
@@ -25,7 +25,7 @@ from edge.http.record import RequestRecord
 from edge.metering.meter import Meter
 from edge.metering.refusals import FundsHeld, FundsUsedUp, MeteringUnavailable
 from edge.openai import errors
-from edge.openai.ask import Ask
+from edge.openai.ask import Ask, asks_continuous_usage
 from edge.openai.chat import read_chat
 from edge.openai.errors import RequestError
 from edge.openai.responses import read_responses
@@ -34,7 +34,9 @@ from edge.routing.choose import Health, order
 from edge.routing.snapshot import CHAT, RESPONSES, Deployment, Model
 from edge.settings import EdgeSettings
 from edge.upstream.connection import Call, Failure
+from edge.upstream.drains import Drains
 from edge.upstream.relay import STREAM_HEADERS, Relay
+from edge.upstream.text_size import answer_text_bytes
 from edge.upstream.upstreams import Upstreams, forwarded_headers, passed_headers
 from edge.upstream.usage_tap import Carry, EventTooLarge, StreamTap, chat_tap, responses_tap, usage_from_body
 from edge.upstream.watchdog import Watchdog
@@ -66,6 +68,7 @@ class Generator:
         self._watchdog = watchdog
         self._health = Health()
         self._attempts = Attempts(upstreams, self._health)
+        self._drains = Drains(settings.abandoned_drains_max)
         self._randomness = random.Random()  # noqa: S311 - spreads load
         self.open_requests = 0
         self._idle = asyncio.Event()
@@ -185,6 +188,7 @@ class Generator:
         """Bills and passes on an answer that was read to its end."""
         bill, body = plan.bill, call.body()
         bill.saw_first_byte(call)
+        self._attempts.worked(plan, call)
         gone = request.connection.transport is None
         ending = usage_pb2.ENDING_CLIENT_GONE if gone else usage_pb2.ENDING_COMPLETED
         if meant_for_us(call.status):
@@ -198,8 +202,13 @@ class Generator:
         if usage is not None:
             await bill.settle(usage, usage_pb2.USAGE_SOURCE_UPSTREAM_FINAL, call.status, ending)
         elif not bill.settled:
-            await bill.settle_unmetered(call.status, ending)
+            delivered_bytes = answer_text_bytes(body)
+            tokens = None if delivered_bytes is None else -(-delivered_bytes // BYTES_PER_TOKEN)
+            await bill.settle_unmetered(tokens, call.status, ending, failed=False)
         headers = passed_headers(call.headers)
+        if call.status >= 400 and usage is not None:  # a repetition would be generated, and charged, once more
+            headers = [pair for pair in headers if pair[0] != "x-should-retry"]
+            headers.append(("x-should-retry", "false"))
         content_type = call.header("content-type") or "application/octet-stream"
         answer = Answer(call.status, body, content_type, [pair for pair in headers if pair[0] != "content-type"])
         return simple_answer(request, answer, request_id=record.request_id)
@@ -219,6 +228,7 @@ class Generator:
             abandoned_drain_s=settings.abandoned_drain_s,
             commit_at_s=now_s + plan.deployments[0].commit_after_s,
             clock_s=time.monotonic,
+            drains=self._drains,
         )
         self._watchdog.add(relay)
         metrics.OPEN_STREAMS.inc()
@@ -235,7 +245,7 @@ class Generator:
 
     async def _relay(self, request: Request, record: RequestRecord, plan: Plan, relay: Relay) -> Sent:
         bill, tap = plan.bill, relay.tap
-        call = await self._attempts.first_answer(plan, partial(self._read_head, relay))
+        call = await self._attempts.first_answer(plan, partial(self._read_head, plan, relay))
         if call.status != 200 or not call.header("content-type").startswith(_EVENT_STREAM):
             if relay.committed:
                 await bill.settle_nothing(502, usage_pb2.ENDING_UPSTREAM_FAILED)
@@ -243,14 +253,16 @@ class Generator:
             return await self._answer_whole(request, record, plan, call)
         bill.saw_first_byte(call)
         record.status = 200
+        if bill.continuous_usage and not asks_continuous_usage(plan.ask):
+            tap.withhold_running_usage()
         failure: Failure | None = None
         relay.follow(call, [*passed_headers(call.headers), *_no_buffering(call)])
         try:
             await call.end()
+            self._attempts.worked(plan, call)
         except Failure as caught:
             failure = caught
-            assert bill.deployment is not None  # it answered
-            self._attempts.failed(plan, bill.deployment, caught)
+            self._attempts.broke(plan, caught)
         if not tap.ended:
             try:
                 relay.write(tap.release())  # may complete the end
@@ -269,7 +281,8 @@ class Generator:
             # What was delivered is not free because its client left, or asked for an event beyond the limit.
             await bill.settle_estimated(tap.delivered_events, 200, ending)
         else:
-            await bill.settle_unmetered(200, ending)
+            failed = tap.error_seen or not (tap.ended or tap.finished)
+            await bill.settle_unmetered(tap.delivered_events, 200, ending, failed=failed)
         if tap.ended:
             return relay.finish(tap.ending())
         if tap.finished:  # the upstream died after every choice was finished: the customer has all there is
@@ -277,9 +290,9 @@ class Generator:
         timed_out = failure is not None and failure.kind == "idle_timeout"
         raise errors.upstream_timeout() if timed_out else errors.upstream_error()
 
-    async def _read_head(self, relay: Relay, call: Call) -> None:
+    async def _read_head(self, plan: Plan, relay: Relay, call: Call) -> None:
         """A stream's answer is chosen by its head; anything else than a stream is read to its end."""
-        relay.waits_for(call)
+        relay.waits_for(call, aborts=plan.bill.continuous_usage)
         await call.head()
         if call.status != 200 or not call.header("content-type").startswith(_EVENT_STREAM):
             await call.end()

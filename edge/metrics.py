@@ -44,6 +44,10 @@ OUTCOMES = LoopCounter(
     "tollgate_edge_outcomes_total", "What became of admitted requests' bills.", ["outcome", "ending"]
 )
 OPEN_STREAMS = Gauge("tollgate_edge_open_streams", "Streams being relayed, abandoned ones included.")
+ABANDONED_DRAINS = Gauge("tollgate_edge_abandoned_drains", "Streams that are read on though their client has gone.")
+# how: drain (read on to its usage), abort (its deployment says so), bound (too many were being read on), timeout (it
+# was read on for too long). The last three close the upstream.
+ABANDONED = LoopCounter("tollgate_edge_abandoned_streams_total", "Streams whose client left before the end.", ["how"])
 # result: ok, status (an error status), connect, connect_timeout, first_byte_timeout, idle_timeout, closed, garbage,
 # too_large, abandoned.
 ATTEMPTS = LoopCounter("tollgate_edge_upstream_attempts_total", "Calls to upstreams.", ["deployment", "result"])
@@ -52,8 +56,17 @@ STALE_RETRIES = Counter(
     "tollgate_edge_upstream_stale_retries_total", "Requests sent again since a kept connection turned out to be closed."
 )
 UPSTREAM_CONNECTIONS = Gauge("tollgate_edge_upstream_connections", "Open connections to upstreams.", ["deployment"])
+# policy: estimate (charged by what was delivered), waive (not charged).
 UNMETERED = LoopCounter(
-    "tollgate_edge_unmetered_total", "Complete answers without usable usage: look at the deployment.", ["deployment"]
+    "tollgate_edge_unmetered_total",
+    "Answers without usable usage, through no doing of their client: look at the deployment.",
+    ["deployment", "policy"],
+)
+# option: include_usage, continuous_usage_stats.
+STREAM_OPTIONS_REFUSED = Gauge(
+    "tollgate_edge_stream_options_refused_until_seconds",
+    "Until when (Unix time) a deployment is not sent an option of stream_options that it refused.",
+    ["deployment", "option"],
 )
 
 KEY_CACHE_MISSES = Counter("tollgate_edge_key_cache_misses_total", "Keys that auth_svc had to be asked about.")

@@ -73,6 +73,11 @@ class EdgeSettings(ProcessSettings):
     abandoned_drain_s: PositiveSeconds = Field(
         600.0, description="How long a stream is read on to its usage after its client has gone."
     )
+    abandoned_drains_max: Annotated[int, Field(ge=0)] = Field(
+        1000,
+        description="Most streams that are read on after their clients have gone. Past it the upstream is closed, and "
+        "the request is billed by an estimate from what was delivered.",
+    )
 
     spool_bytes_max: Bytes = Field(
         1024 * 1024 * 1024, description="Largest spool on disk; when full, requests get 503."

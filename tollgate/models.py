@@ -14,9 +14,12 @@ from tollgate.failure import CommandFailed
 from tollgate.money import usd_per_million
 from tollgate.options import AsJson, Model, RequestId
 from tollgate.output import Document, facts, show, table
+from tollgate.refusals import refusals
 from tollgate.services import Services, ask, new_request_id
 
 app = typer.Typer(no_args_is_help=True, help="The catalog: models, prices, deployments.")
+
+app.command("refusals")(refusals)
 
 _BEGINNING = "1970-01-01T00:00:00Z"  # what catalog_svc makes of a price without a date
 _MARKS = {"added": "+", "changed": "~", "removed": "-"}

@@ -64,6 +64,11 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
         return b"".join(pieces)
 
 
+def asks_continuous_usage(ask: Ask) -> bool:
+    """Whether the client itself asks for usage in every chunk."""
+    return any(finding.name == CONTINUOUS_USAGE for finding in ask.findings)
+
+
 def _stream_options_splices(members: Members, wanted: list[str]) -> list[tuple[int, int, bytes]]:
     """Replacements that make each wanted member of `stream_options` true, touching nothing that is so already."""
     inside = b",".join(b'"%b":true' % name.encode() for name in wanted)

@@ -52,6 +52,9 @@ class Deployment:
     accepts_stream_options: bool
     resources: frozenset[str]
     refusals: Refusals
+    aborts_abandoned: bool  # closes a chat stream whose client has gone, and asks for usage in every chunk of it
+    estimates_missing: bool  # charges a complete answer without usable usage by estimate
+    estimates_failed: bool  # charges one that broke off without usage by estimate
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,9 @@ def _deployment_from_pb(pb: catalog_pb2.Deployment, credential: catalog_pb2.Cred
         accepts_stream_options=pb.accepts_stream_options,
         resources=frozenset(pb.resources),
         refusals=Refusals(kind=_KINDS[pb.kind], allow=allow, n_max=pb.n_max),
+        aborts_abandoned=pb.client_gone == catalog_pb2.CLIENT_GONE_POLICY_ABORT and pb.accepts_continuous_usage,
+        estimates_missing=pb.usage_missing != catalog_pb2.ESTIMATE_POLICY_WAIVE,
+        estimates_failed=pb.upstream_failed == catalog_pb2.ESTIMATE_POLICY_ESTIMATE,
     )
 
 

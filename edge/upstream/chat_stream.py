@@ -9,7 +9,7 @@ from edge.upstream.plain_events import frame_of, is_marked, plain_events
 from edge.upstream.sse import MAX_EVENT_BYTES, EventTooLarge, event_data, event_name
 from edge.upstream.stream_tap import PieceTap
 from edge.upstream.usage_fields import NOT_JSON, ChatUsage, folded_token_usage, says_counts
-from edge.upstream.usage_splice import members_of, with_members
+from edge.upstream.usage_splice import members_of, with_members, without_usage
 from pricing.token_usage import TokenUsage
 
 
@@ -70,6 +70,7 @@ class ChatTap(PieceTap):
         "_lessons_left",
         "_n",
         "_reported",
+        "_strips",
         "_tail",
         "_tail_size",
         "_usage_unreadable",
@@ -83,11 +84,16 @@ class ChatTap(PieceTap):
         self._reported: list[ChatUsage] = []
         self._choice_usages: dict[str, ChatUsage] = {}
         self._usage_unreadable = False
+        self._strips = False
         self._carried: dict[str, bytes] = {}
         self._head, self._tail = _NO_FRAME, b""
         self._head_size = self._tail_size = 0
         self._lessons_left = _FRAME_LESSONS
         self._learnt_after = 0
+
+    def withhold_running_usage(self) -> None:
+        """See `StreamTap`."""
+        self._strips = True
 
     @property
     def usage(self) -> TokenUsage | None:
@@ -182,14 +188,25 @@ class ChatTap(PieceTap):
             self._keep_members(text)
             self._drop()
         elif self._carry is not Carry.CARRY or not self._watching:
-            self._pass(event, out)
+            self._pass(self._stripped(event, chunk), out)
         elif chunk.choices:
+            self._strip_held()
             self._let_go(out)
             self._hold(event)
         elif self._held:
             self._hold(event)
         else:
             self._pass(event, out)
+
+    def _stripped(self, event: bytes, chunk: _Chunk) -> bytes:
+        running = self._strips and chunk.choices and isinstance(chunk.usage, ChatUsage)
+        return without_usage(event) if running else event
+
+    def _strip_held(self) -> None:
+        if self._strips and self._held:
+            event = without_usage(bytes(self._held[: self._held_size]))
+            self._held[: self._held_size] = event
+            self._held_size = len(event)
 
     def _withholds(self, chunk: _Chunk) -> bool:
         """Whether the client is not to see this event, since only our asking for usage explains it.
@@ -234,6 +251,8 @@ class ChatTap(PieceTap):
 
     def _let_go_last(self, out: list[bytes]) -> None:
         if self._held and self._carried:
+            if "usage" in self._carried:
+                self._strip_held()
             event = with_members(bytes(self._held[: self._held_size]), self._carried)
             self._held[: self._held_size] = event
         self._let_go(out)

@@ -2,14 +2,17 @@
 
 The relay keeps the end of the answer back (the tap does) and tells its request when the end, or a break, is there; the
 request then writes the bill and calls `finish`. When the client reads slowly the upstream is paused, so that nothing
-grows here; when the client goes away the upstream is read on, without a client, for its usage.
+grows here. When the client goes away the upstream is read on, without a client, for its usage; or it is closed, where
+its deployment reports usage all the time, and where too many are being read on already.
 """
 
 from collections.abc import Callable
 
+from edge import metrics
 from edge.http.answer import Headers, Sent, head, header_lines
 from edge.http.protocol import Request
 from edge.upstream.connection import Call, Failure
+from edge.upstream.drains import Drains
 from edge.upstream.sse import EventTooLarge
 from edge.upstream.stream_tap import StreamTap
 
@@ -19,6 +22,9 @@ STREAM_HEADERS: Headers = (("content-type", "text/event-stream; charset=utf-8"),
 
 class Relay:
     """Writes one stream to one client. Also a `Watched`: comments into silence, gives up on a client that stalls."""
+
+    # What only an abandoned stream changes.
+    _aborts = _draining = _given_up = False
 
     def __init__(
         self,
@@ -32,6 +38,7 @@ class Relay:
         abandoned_drain_s: float,
         commit_at_s: float,
         clock_s: Callable[[], float],
+        drains: Drains,
     ) -> None:
         self.request, self.tap, self.request_id = request, tap, request_id
         self.connection = request.connection
@@ -40,12 +47,12 @@ class Relay:
         self.committed = False
         self.gone = self.connection.transport is None
         self.finished = False
-        self.gone_at_s = 0.0
+        self.gone_at_s = now_s
         self.first_byte_at_s = 0.0
         self._comment_interval_s, self._client_stall_s = comment_interval_s, client_stall_s
         self._abandoned_drain_s = abandoned_drain_s
         self._commit_at_s = commit_at_s
-        self._clock_s = clock_s
+        self._clock_s, self._drains = clock_s, drains
         self._last_write_s = now_s
         self._full_since_s = 0.0
         self._call: Call | None = None
@@ -63,9 +70,12 @@ class Relay:
             lines += b"transfer-encoding: chunked\r\n"
         self._put(head(self.request, 200, self.request_id, self.keep_alive, lines))
 
-    def waits_for(self, call: Call) -> None:
-        """This call may become the answer: what happens to the client happens to it."""
-        self._call = call
+    def waits_for(self, call: Call, aborts: bool) -> None:
+        """This call may become the answer: what happens to the client happens to it. `aborts`: it is closed when the
+        client goes, and not read on."""
+        self._call, self._aborts = call, aborts
+        if self.gone:
+            self._go_on_alone(call)
 
     def follow(self, call: Call, headers: Headers) -> None:
         """Passes a call's answer on, from what came already to its end."""
@@ -123,6 +133,9 @@ class Relay:
         self.finished = True
         if self.connection.listener is self:
             self.connection.listener = None
+        if self._draining:
+            self._draining = False
+            self._drains.end()
 
     def _put(self, data: bytes) -> None:
         self.connection.write(data)
@@ -137,6 +150,25 @@ class Relay:
         if self._full_since_s and self._call is not None:
             self._call.resume_reading()
         self._full_since_s = 0.0
+        if self._call is not None and not self.tap.ended:
+            self._go_on_alone(self._call)
+
+    def _go_on_alone(self, call: Call) -> None:
+        """The client is gone: reads on for the usage, if it may."""
+        if self._aborts:
+            self._give_up(call, "abort")
+        elif not self._draining:
+            self._draining = self._drains.begin()
+            if self._draining:
+                metrics.ABANDONED.labels("drain").inc()
+            else:
+                self._give_up(call, "bound")
+
+    def _give_up(self, call: Call, how: str) -> None:
+        if not self._given_up:
+            self._given_up = True
+            metrics.ABANDONED.labels(how).inc()
+        call.abandon()
 
     def client_full(self) -> None:
         self._full_since_s = self._clock_s()
@@ -155,7 +187,7 @@ class Relay:
             return False
         if self.gone:
             if now_s - self.gone_at_s > self._abandoned_drain_s and self._call is not None:
-                self._call.abandon()
+                self._give_up(self._call, "timeout")
             return True
         if self._full_since_s:
             if now_s - self._full_since_s > self._client_stall_s and self.connection.transport is not None:

@@ -56,6 +56,9 @@ class ResponsesTap(PieceTap):
         self._sequence_number = 0
         self._numbered_data = b""  # passed on undecoded since `_sequence_number` was read
 
+    def withhold_running_usage(self) -> None:
+        """See `StreamTap`: there is none."""
+
     @property
     def usage(self) -> TokenUsage | None:
         """See `StreamTap`."""

@@ -24,6 +24,10 @@ class StreamTap(Protocol):
     Everything sent ends between two events, so a keep-alive comment or an error event may follow at any time.
     """
 
+    def withhold_running_usage(self) -> None:
+        """From the start: usage on events with choices is there since we asked for it, and the client does not see it,
+        but for the last one where it carries usage (chat only)."""
+
     @property
     def usage(self) -> TokenUsage | None:
         """The last readable usage seen: final if it came with the end, partial (cumulative) before."""

@@ -49,6 +49,31 @@ def with_members(event: bytes, carried: dict[str, bytes]) -> bytes:
     return event
 
 
+def without_usage(event: bytes) -> bytes:
+    """`event` without the member `usage` of its object, and not one byte else.
+
+    If it has none, two, or is not a plain JSON object, it comes back as it is.
+    """
+    spans = data_spans(event)
+    text = b"\n".join([event[start:end] for start, end in spans])
+    members = members_of(text)
+    if not members or "usage" not in members or _layout(text, members) is None:
+        return event
+    at = first = text.index(b"{") + 1
+    for key, value in members.items():
+        found = _KEY.match(text, at)
+        assert found is not None  # `_layout` came this way
+        value_end = found.end() + len(value)
+        comma = _COMMA.match(text, value_end)
+        after = comma.end() if comma else value_end
+        if key == "usage":
+            # With the comma before it; the first member with the one behind it.
+            start, end = (at, after) if at == first else (at - 1, value_end)
+            return event[: _place(spans, start)] + event[_place(spans, end - 1) + 1 :]
+        at = after
+    raise AssertionError("unreachable: `usage` is one of the members")
+
+
 def _layout(text: bytes, members: dict[str, bytes]) -> tuple[int | None, int] | None:
     """Where in `text` the value of `usage` starts (None if it has no such key), and where its closing brace stands.
 

@@ -28,6 +28,7 @@ Each field of an Answer is a switch of its own with a realistic default, so mode
 | `unauthorized`, `payment_required`, `forbidden`, `rate_limited` | 401, 402, 403, 429 |
 | `html_502` | a proxy's page in place of an answer |
 | `refuse_stream_options` | 400 that names stream_options, when the request has it |
+| `refuse_continuous_usage` | 422 that names stream_options.continuous_usage_stats, when the request has it |
 | `error_with_usage`, `error_event` | usage inside an error answer; an error event in the middle of a stream |
 | `failed`, `incomplete` | the other ends of a Responses stream |
 | `second_terminal` | a second, different end after the first |
@@ -145,6 +146,7 @@ class Answer:
     retry_after: str | None = None
     error_usage: bool = False
     refuse_stream_options: int = 0  # the status to refuse it with
+    refuse_continuous_usage: int = 0  # the same for stream_options.continuous_usage_stats
     headers: tuple[tuple[str, str], ...] = ()
     content_type: str | None = None
     # Faults.
@@ -210,6 +212,7 @@ MODES: dict[str, dict[str, Any]] = {
         "body": b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>\r\n",
     },
     "refuse_stream_options": {"refuse_stream_options": 400},
+    "refuse_continuous_usage": {"refuse_continuous_usage": 422},
     "error_with_usage": {"status": 500, "error_usage": True},
     "error_event": {"error_event": True, **_MID},
     "failed": {"terminal": "failed"},

@@ -33,8 +33,8 @@ def head_and_parts(question: Question, answer: Answer, answer_id: str, *, close:
 
     `close` says that the request itself wants the connection closed.
     """
-    refused = answer.refuse_stream_options and question.asks_stream_options
-    status = answer.refuse_stream_options if refused else answer.status
+    _, refused_with = _refused_option(question, answer)
+    status = refused_with or answer.status
     stream = question.stream and status < HTTPStatus.MULTIPLE_CHOICES
     parts = _plain_parts(question, answer, answer_id, status, stream=stream)
     if answer.compress:
@@ -59,6 +59,15 @@ def head_and_parts(question: Question, answer: Answer, answer_id: str, *, close:
         headers.append(("connection", "close"))
     parts = _split(_cut_off(parts, answer, stream=stream), answer)
     return http_head(status, [*headers, *answer.headers]), _framed(parts, answer, framing)
+
+
+def _refused_option(question: Question, answer: Answer) -> tuple[str, int]:
+    """What of the request's `stream_options` is refused, and with which status; "" and 0 for nothing."""
+    if answer.refuse_stream_options and question.asks_stream_options:
+        return "stream_options", answer.refuse_stream_options
+    if answer.refuse_continuous_usage and question.continuous_usage:
+        return "stream_options.continuous_usage_stats", answer.refuse_continuous_usage
+    return "", 0
 
 
 def http_head(status: int, headers: list[tuple[str, str]]) -> bytes:
@@ -93,10 +102,10 @@ def _plain_parts(question: Question, answer: Answer, answer_id: str, status: int
 
 
 def _error(question: Question, answer: Answer, status: int) -> Part:
-    refused = answer.refuse_stream_options and question.asks_stream_options
-    message = "Unrecognized request argument supplied: stream_options" if refused else f"scripted error {status}"
+    refused, _ = _refused_option(question, answer)
+    message = f"Unrecognized request argument supplied: {refused}" if refused else f"scripted error {status}"
     kind = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
-    param = "stream_options" if refused else None
+    param = refused or None
     body: dict[str, Any] = {"error": {"message": message, "type": kind, "param": param, "code": f"scripted_{status}"}}
     usage = usage_fields(question, answer) if answer.error_usage else None
     if usage is not None:

@@ -140,6 +140,8 @@ async def test_each_deployment_setting_arrives(service: CatalogService) -> None:
     resources: [responses]
     client_gone: abort
     output_limit_bounds_reasoning: false
+    usage_missing: waive
+    upstream_failed: estimate
 """
     )
     deployment = (await service.snapshot()).deployments[0]
@@ -156,6 +158,8 @@ async def test_each_deployment_setting_arrives(service: CatalogService) -> None:
     assert list(deployment.resources) == ["responses"]
     assert deployment.client_gone == pb.CLIENT_GONE_POLICY_ABORT
     assert deployment.output_limit_bounds_reasoning is False
+    assert deployment.usage_missing == pb.ESTIMATE_POLICY_WAIVE
+    assert deployment.upstream_failed == pb.ESTIMATE_POLICY_ESTIMATE
 
 
 async def test_a_bad_document_is_refused_whole_with_the_line_of_each_fault(service: CatalogService) -> None:

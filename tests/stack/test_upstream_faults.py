@@ -309,7 +309,9 @@ async def test_an_upstream_that_dies_after_the_finish_has_finished(
     assert not any("error" in event for event in answer.events)
     [request] = await stack.settled(customer, 1)
     assert request.event.ending == pb.ENDING_COMPLETED
-    assert request.charged_nanousd == (13_000 if usage == "usage_last_content" else 0)
+    measured = usage == "usage_last_content"
+    assert request.event.outcome == (pb.OUTCOME_MEASURED if measured else pb.OUTCOME_ESTIMATED)
+    assert [(each.status_code, each.failure) for each in request.event.attempts] == [(200, "closed")]
 
 
 async def test_an_error_event_of_the_upstream_is_passed_on(stack: Stack, client: Client, customer: Customer) -> None:

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from catalog_svc import DEFAULT_CATALOG
 from catalog_svc.application import apply_document
-from catalog_svc.catalog import ClientGonePolicy, CredentialSource, Deployment, DeploymentKind, Document, Resource
+from catalog_svc.catalog import (
+    ClientGonePolicy,
+    CredentialSource,
+    Deployment,
+    DeploymentKind,
+    Document,
+    EstimatePolicy,
+    Resource,
+)
 from catalog_svc.convert import snapshot_from_pb, snapshot_to_pb
 from catalog_svc.document import parse_document
 from catalog_svc.document_models import FEATURES, INPUT_MODALITIES, QUANTIZATIONS, SAMPLING_PARAMETERS
@@ -70,6 +78,8 @@ def test_the_defaults_are_as_documented() -> None:
         resources=(Resource.CHAT_COMPLETIONS, Resource.RESPONSES),
         client_gone=ClientGonePolicy.DRAIN,
         output_limit_bounds_reasoning=True,
+        usage_missing=EstimatePolicy.ESTIMATE,
+        upstream_failed=EstimatePolicy.WAIVE,
     )
     for kind in ("llamacpp", "openai"):
         other = parse_document(GOOD.replace("vllm", kind), NOW).deployments[0]

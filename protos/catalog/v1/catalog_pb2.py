@@ -26,19 +26,21 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/catalog/v1/catalog.proto\x12\x13tollgate.catalog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x01\n\x08Snapshot\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06models\x18\x03 \x03(\x0b\x32\x1a.tollgate.catalog.v1.Model\x12\x34\n\x0b\x64\x65ployments\x18\x04 \x03(\x0b\x32\x1f.tollgate.catalog.v1.Deployment\"\x95\x04\n\x05Model\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x10\n\x08owned_by\x18\x04 \x01(\t\x12\x17\n\x0fhugging_face_id\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10input_modalities\x18\x07 \x03(\t\x12\x19\n\x11output_modalities\x18\x08 \x03(\t\x12\x14\n\x0cquantization\x18\t \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\n \x01(\x03\x12\x19\n\x11max_output_length\x18\x0b \x01(\x03\x12%\n\x1dsupported_sampling_parameters\x18\x0c \x03(\t\x12\x1a\n\x12supported_features\x18\r \x03(\t\x12\x13\n\x0b\x64\x61tacenters\x18\x0e \x03(\t\x12\x34\n\x10\x64\x65precation_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x06prices\x18\x10 \x03(\x0b\x32!.tollgate.catalog.v1.PriceVersion\x12\x1a\n\x12hold_output_tokens\x18\x11 \x01(\x03\x12 \n\x18template_overhead_tokens\x18\x12 \x01(\x03\"\xd2\x01\n\x0cPriceVersion\x12\x15\n\rprice_version\x18\x01 \x01(\t\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x12\n\ncompletion\x18\x04 \x01(\t\x12\x18\n\x10input_cache_read\x18\x05 \x01(\t\x12\x19\n\x11input_cache_write\x18\x06 \x01(\t\x12\r\n\x05image\x18\x07 \x01(\t\x12\x0f\n\x07request\x18\x08 \x01(\t\"L\n\x10\x43redentialSource\x12\x1e\n\x14\x65nvironment_variable\x18\x01 \x01(\tH\x00\x12\x0e\n\x04\x66ile\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"\x9b\x05\n\nDeployment\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x31\n\x04kind\x18\x03 \x01(\x0e\x32#.tollgate.catalog.v1.DeploymentKind\x12\x10\n\x08\x62\x61se_url\x18\x04 \x01(\t\x12\x39\n\ncredential\x18\x05 \x01(\x0b\x32%.tollgate.catalog.v1.CredentialSource\x12\x16\n\x0eupstream_model\x18\x06 \x01(\t\x12\x0e\n\x06weight\x18\x07 \x01(\x05\x12\x10\n\x08priority\x18\x08 \x01(\x05\x12\x32\n\x0f\x63onnect_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12\x66irst_byte_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cidle_timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63ommit_after\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1e\n\x16\x61\x63\x63\x65pts_stream_options\x18\r \x01(\x08\x12 \n\x18\x61\x63\x63\x65pts_continuous_usage\x18\x0e \x01(\x08\x12\r\n\x05n_max\x18\x0f \x01(\x05\x12\x16\n\x0e\x61llowed_fields\x18\x10 \x03(\t\x12\x11\n\tresources\x18\x11 \x03(\t\x12:\n\x0b\x63lient_gone\x18\x12 \x01(\x0e\x32%.tollgate.catalog.v1.ClientGonePolicy\x12%\n\x1doutput_limit_bounds_reasoning\x18\x13 \x01(\x08\"\x14\n\x12GetSnapshotRequest\"F\n\x13GetSnapshotResponse\x12/\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1d.tollgate.catalog.v1.Snapshot\",\n\x14WatchSnapshotRequest\x12\x14\n\x0c\x61\x66ter_number\x18\x01 \x01(\x03\"\x92\x01\n\x15WatchSnapshotResponse\x12\x31\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1d.tollgate.catalog.v1.SnapshotH\x00\x12;\n\theartbeat\x18\x02 \x01(\x0b\x32&.tollgate.catalog.v1.SnapshotHeartbeatH\x00\x42\t\n\x07message\"P\n\x11SnapshotHeartbeat\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.tollgate.catalog.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x0fGetModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"s\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.tollgate.catalog.v1.Model\x12\x34\n\x0b\x64\x65ployments\x18\x02 \x03(\x0b\x32\x1f.tollgate.catalog.v1.Deployment\"M\n\x14\x41pplyDocumentRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08\x64ocument\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"U\n\x15\x41pplyDocumentResponse\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12,\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1b.tollgate.catalog.v1.Change\"v\n\x06\x43hange\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.tollgate.catalog.v1.ChangeKind\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x04 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x05 \x01(\t\"\x14\n\x12GetDocumentRequest\"7\n\x13GetDocumentResponse\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03*\xa1\x01\n\x0e\x44\x65ploymentKind\x12\x1f\n\x1b\x44\x45PLOYMENT_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44\x45PLOYMENT_KIND_VLLM\x10\x01\x12\x1a\n\x16\x44\x45PLOYMENT_KIND_SGLANG\x10\x02\x12\x1c\n\x18\x44\x45PLOYMENT_KIND_LLAMACPP\x10\x03\x12\x1a\n\x16\x44\x45PLOYMENT_KIND_OPENAI\x10\x04*r\n\x10\x43lientGonePolicy\x12\"\n\x1e\x43LIENT_GONE_POLICY_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43LIENT_GONE_POLICY_DRAIN\x10\x01\x12\x1c\n\x18\x43LIENT_GONE_POLICY_ABORT\x10\x02*r\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_KIND_ADDED\x10\x01\x12\x17\n\x13\x43HANGE_KIND_CHANGED\x10\x02\x12\x17\n\x13\x43HANGE_KIND_REMOVED\x10\x03\x32\x94\x03\n\x0e\x43\x61talogService\x12`\n\x0bGetSnapshot\x12\'.tollgate.catalog.v1.GetSnapshotRequest\x1a(.tollgate.catalog.v1.GetSnapshotResponse\x12h\n\rWatchSnapshot\x12).tollgate.catalog.v1.WatchSnapshotRequest\x1a*.tollgate.catalog.v1.WatchSnapshotResponse0\x01\x12]\n\nListModels\x12&.tollgate.catalog.v1.ListModelsRequest\x1a\'.tollgate.catalog.v1.ListModelsResponse\x12W\n\x08GetModel\x12$.tollgate.catalog.v1.GetModelRequest\x1a%.tollgate.catalog.v1.GetModelResponse2\xdf\x01\n\x13\x43\x61talogAdminService\x12\x66\n\rApplyDocument\x12).tollgate.catalog.v1.ApplyDocumentRequest\x1a*.tollgate.catalog.v1.ApplyDocumentResponse\x12`\n\x0bGetDocument\x12\'.tollgate.catalog.v1.GetDocumentRequest\x1a(.tollgate.catalog.v1.GetDocumentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/catalog/v1/catalog.proto\x12\x13tollgate.catalog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x01\n\x08Snapshot\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06models\x18\x03 \x03(\x0b\x32\x1a.tollgate.catalog.v1.Model\x12\x34\n\x0b\x64\x65ployments\x18\x04 \x03(\x0b\x32\x1f.tollgate.catalog.v1.Deployment\"\x95\x04\n\x05Model\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x10\n\x08owned_by\x18\x04 \x01(\t\x12\x17\n\x0fhugging_face_id\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10input_modalities\x18\x07 \x03(\t\x12\x19\n\x11output_modalities\x18\x08 \x03(\t\x12\x14\n\x0cquantization\x18\t \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\n \x01(\x03\x12\x19\n\x11max_output_length\x18\x0b \x01(\x03\x12%\n\x1dsupported_sampling_parameters\x18\x0c \x03(\t\x12\x1a\n\x12supported_features\x18\r \x03(\t\x12\x13\n\x0b\x64\x61tacenters\x18\x0e \x03(\t\x12\x34\n\x10\x64\x65precation_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x06prices\x18\x10 \x03(\x0b\x32!.tollgate.catalog.v1.PriceVersion\x12\x1a\n\x12hold_output_tokens\x18\x11 \x01(\x03\x12 \n\x18template_overhead_tokens\x18\x12 \x01(\x03\"\xd2\x01\n\x0cPriceVersion\x12\x15\n\rprice_version\x18\x01 \x01(\t\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x12\n\ncompletion\x18\x04 \x01(\t\x12\x18\n\x10input_cache_read\x18\x05 \x01(\t\x12\x19\n\x11input_cache_write\x18\x06 \x01(\t\x12\r\n\x05image\x18\x07 \x01(\t\x12\x0f\n\x07request\x18\x08 \x01(\t\"L\n\x10\x43redentialSource\x12\x1e\n\x14\x65nvironment_variable\x18\x01 \x01(\tH\x00\x12\x0e\n\x04\x66ile\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"\x95\x06\n\nDeployment\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x31\n\x04kind\x18\x03 \x01(\x0e\x32#.tollgate.catalog.v1.DeploymentKind\x12\x10\n\x08\x62\x61se_url\x18\x04 \x01(\t\x12\x39\n\ncredential\x18\x05 \x01(\x0b\x32%.tollgate.catalog.v1.CredentialSource\x12\x16\n\x0eupstream_model\x18\x06 \x01(\t\x12\x0e\n\x06weight\x18\x07 \x01(\x05\x12\x10\n\x08priority\x18\x08 \x01(\x05\x12\x32\n\x0f\x63onnect_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12\x66irst_byte_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cidle_timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63ommit_after\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1e\n\x16\x61\x63\x63\x65pts_stream_options\x18\r \x01(\x08\x12 \n\x18\x61\x63\x63\x65pts_continuous_usage\x18\x0e \x01(\x08\x12\r\n\x05n_max\x18\x0f \x01(\x05\x12\x16\n\x0e\x61llowed_fields\x18\x10 \x03(\t\x12\x11\n\tresources\x18\x11 \x03(\t\x12:\n\x0b\x63lient_gone\x18\x12 \x01(\x0e\x32%.tollgate.catalog.v1.ClientGonePolicy\x12%\n\x1doutput_limit_bounds_reasoning\x18\x13 \x01(\x08\x12:\n\rusage_missing\x18\x14 \x01(\x0e\x32#.tollgate.catalog.v1.EstimatePolicy\x12<\n\x0fupstream_failed\x18\x15 \x01(\x0e\x32#.tollgate.catalog.v1.EstimatePolicy\"\x14\n\x12GetSnapshotRequest\"F\n\x13GetSnapshotResponse\x12/\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1d.tollgate.catalog.v1.Snapshot\",\n\x14WatchSnapshotRequest\x12\x14\n\x0c\x61\x66ter_number\x18\x01 \x01(\x03\"\x92\x01\n\x15WatchSnapshotResponse\x12\x31\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1d.tollgate.catalog.v1.SnapshotH\x00\x12;\n\theartbeat\x18\x02 \x01(\x0b\x32&.tollgate.catalog.v1.SnapshotHeartbeatH\x00\x42\t\n\x07message\"P\n\x11SnapshotHeartbeat\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.tollgate.catalog.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x0fGetModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"s\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.tollgate.catalog.v1.Model\x12\x34\n\x0b\x64\x65ployments\x18\x02 \x03(\x0b\x32\x1f.tollgate.catalog.v1.Deployment\"M\n\x14\x41pplyDocumentRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08\x64ocument\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"U\n\x15\x41pplyDocumentResponse\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12,\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1b.tollgate.catalog.v1.Change\"v\n\x06\x43hange\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.tollgate.catalog.v1.ChangeKind\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x04 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x05 \x01(\t\"\x14\n\x12GetDocumentRequest\"7\n\x13GetDocumentResponse\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03*\xa1\x01\n\x0e\x44\x65ploymentKind\x12\x1f\n\x1b\x44\x45PLOYMENT_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44\x45PLOYMENT_KIND_VLLM\x10\x01\x12\x1a\n\x16\x44\x45PLOYMENT_KIND_SGLANG\x10\x02\x12\x1c\n\x18\x44\x45PLOYMENT_KIND_LLAMACPP\x10\x03\x12\x1a\n\x16\x44\x45PLOYMENT_KIND_OPENAI\x10\x04*r\n\x10\x43lientGonePolicy\x12\"\n\x1e\x43LIENT_GONE_POLICY_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43LIENT_GONE_POLICY_DRAIN\x10\x01\x12\x1c\n\x18\x43LIENT_GONE_POLICY_ABORT\x10\x02*j\n\x0e\x45stimatePolicy\x12\x1f\n\x1b\x45STIMATE_POLICY_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45STIMATE_POLICY_ESTIMATE\x10\x01\x12\x19\n\x15\x45STIMATE_POLICY_WAIVE\x10\x02*r\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_KIND_ADDED\x10\x01\x12\x17\n\x13\x43HANGE_KIND_CHANGED\x10\x02\x12\x17\n\x13\x43HANGE_KIND_REMOVED\x10\x03\x32\x94\x03\n\x0e\x43\x61talogService\x12`\n\x0bGetSnapshot\x12\'.tollgate.catalog.v1.GetSnapshotRequest\x1a(.tollgate.catalog.v1.GetSnapshotResponse\x12h\n\rWatchSnapshot\x12).tollgate.catalog.v1.WatchSnapshotRequest\x1a*.tollgate.catalog.v1.WatchSnapshotResponse0\x01\x12]\n\nListModels\x12&.tollgate.catalog.v1.ListModelsRequest\x1a\'.tollgate.catalog.v1.ListModelsResponse\x12W\n\x08GetModel\x12$.tollgate.catalog.v1.GetModelRequest\x1a%.tollgate.catalog.v1.GetModelResponse2\xdf\x01\n\x13\x43\x61talogAdminService\x12\x66\n\rApplyDocument\x12).tollgate.catalog.v1.ApplyDocumentRequest\x1a*.tollgate.catalog.v1.ApplyDocumentResponse\x12`\n\x0bGetDocument\x12\'.tollgate.catalog.v1.GetDocumentRequest\x1a(.tollgate.catalog.v1.GetDocumentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.catalog.v1.catalog_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEPLOYMENTKIND']._serialized_start=2836
-  _globals['_DEPLOYMENTKIND']._serialized_end=2997
-  _globals['_CLIENTGONEPOLICY']._serialized_start=2999
-  _globals['_CLIENTGONEPOLICY']._serialized_end=3113
-  _globals['_CHANGEKIND']._serialized_start=3115
-  _globals['_CHANGEKIND']._serialized_end=3229
+  _globals['_DEPLOYMENTKIND']._serialized_start=2958
+  _globals['_DEPLOYMENTKIND']._serialized_end=3119
+  _globals['_CLIENTGONEPOLICY']._serialized_start=3121
+  _globals['_CLIENTGONEPOLICY']._serialized_end=3235
+  _globals['_ESTIMATEPOLICY']._serialized_start=3237
+  _globals['_ESTIMATEPOLICY']._serialized_end=3343
+  _globals['_CHANGEKIND']._serialized_start=3345
+  _globals['_CHANGEKIND']._serialized_end=3459
   _globals['_SNAPSHOT']._serialized_start=122
   _globals['_SNAPSHOT']._serialized_end=295
   _globals['_MODEL']._serialized_start=298
@@ -48,37 +50,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREDENTIALSOURCE']._serialized_start=1046
   _globals['_CREDENTIALSOURCE']._serialized_end=1122
   _globals['_DEPLOYMENT']._serialized_start=1125
-  _globals['_DEPLOYMENT']._serialized_end=1792
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1794
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1814
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=1816
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=1886
-  _globals['_WATCHSNAPSHOTREQUEST']._serialized_start=1888
-  _globals['_WATCHSNAPSHOTREQUEST']._serialized_end=1932
-  _globals['_WATCHSNAPSHOTRESPONSE']._serialized_start=1935
-  _globals['_WATCHSNAPSHOTRESPONSE']._serialized_end=2081
-  _globals['_SNAPSHOTHEARTBEAT']._serialized_start=2083
-  _globals['_SNAPSHOTHEARTBEAT']._serialized_end=2163
-  _globals['_LISTMODELSREQUEST']._serialized_start=2165
-  _globals['_LISTMODELSREQUEST']._serialized_end=2223
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2225
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2314
-  _globals['_GETMODELREQUEST']._serialized_start=2316
-  _globals['_GETMODELREQUEST']._serialized_end=2351
-  _globals['_GETMODELRESPONSE']._serialized_start=2353
-  _globals['_GETMODELRESPONSE']._serialized_end=2468
-  _globals['_APPLYDOCUMENTREQUEST']._serialized_start=2470
-  _globals['_APPLYDOCUMENTREQUEST']._serialized_end=2547
-  _globals['_APPLYDOCUMENTRESPONSE']._serialized_start=2549
-  _globals['_APPLYDOCUMENTRESPONSE']._serialized_end=2634
-  _globals['_CHANGE']._serialized_start=2636
-  _globals['_CHANGE']._serialized_end=2754
-  _globals['_GETDOCUMENTREQUEST']._serialized_start=2756
-  _globals['_GETDOCUMENTREQUEST']._serialized_end=2776
-  _globals['_GETDOCUMENTRESPONSE']._serialized_start=2778
-  _globals['_GETDOCUMENTRESPONSE']._serialized_end=2833
-  _globals['_CATALOGSERVICE']._serialized_start=3232
-  _globals['_CATALOGSERVICE']._serialized_end=3636
-  _globals['_CATALOGADMINSERVICE']._serialized_start=3639
-  _globals['_CATALOGADMINSERVICE']._serialized_end=3862
+  _globals['_DEPLOYMENT']._serialized_end=1914
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1916
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1936
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=1938
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=2008
+  _globals['_WATCHSNAPSHOTREQUEST']._serialized_start=2010
+  _globals['_WATCHSNAPSHOTREQUEST']._serialized_end=2054
+  _globals['_WATCHSNAPSHOTRESPONSE']._serialized_start=2057
+  _globals['_WATCHSNAPSHOTRESPONSE']._serialized_end=2203
+  _globals['_SNAPSHOTHEARTBEAT']._serialized_start=2205
+  _globals['_SNAPSHOTHEARTBEAT']._serialized_end=2285
+  _globals['_LISTMODELSREQUEST']._serialized_start=2287
+  _globals['_LISTMODELSREQUEST']._serialized_end=2345
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2347
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2436
+  _globals['_GETMODELREQUEST']._serialized_start=2438
+  _globals['_GETMODELREQUEST']._serialized_end=2473
+  _globals['_GETMODELRESPONSE']._serialized_start=2475
+  _globals['_GETMODELRESPONSE']._serialized_end=2590
+  _globals['_APPLYDOCUMENTREQUEST']._serialized_start=2592
+  _globals['_APPLYDOCUMENTREQUEST']._serialized_end=2669
+  _globals['_APPLYDOCUMENTRESPONSE']._serialized_start=2671
+  _globals['_APPLYDOCUMENTRESPONSE']._serialized_end=2756
+  _globals['_CHANGE']._serialized_start=2758
+  _globals['_CHANGE']._serialized_end=2876
+  _globals['_GETDOCUMENTREQUEST']._serialized_start=2878
+  _globals['_GETDOCUMENTREQUEST']._serialized_end=2898
+  _globals['_GETDOCUMENTRESPONSE']._serialized_start=2900
+  _globals['_GETDOCUMENTRESPONSE']._serialized_end=2955
+  _globals['_CATALOGSERVICE']._serialized_start=3462
+  _globals['_CATALOGSERVICE']._serialized_end=3866
+  _globals['_CATALOGADMINSERVICE']._serialized_start=3869
+  _globals['_CATALOGADMINSERVICE']._serialized_end=4092
 # @@protoc_insertion_point(module_scope)

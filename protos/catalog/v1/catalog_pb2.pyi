@@ -80,6 +80,30 @@ CLIENT_GONE_POLICY_ABORT: ClientGonePolicy.ValueType  # 2
 """Close the upstream and bill its last cumulative usage; only where it reports usage in every chunk."""
 Global___ClientGonePolicy: _TypeAlias = ClientGonePolicy  # noqa: Y015
 
+class _EstimatePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EstimatePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EstimatePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ESTIMATE_POLICY_UNSPECIFIED: _EstimatePolicy.ValueType  # 0
+    """Means the default of the field that holds it."""
+    ESTIMATE_POLICY_ESTIMATE: _EstimatePolicy.ValueType  # 1
+    """Charged by what was delivered, flagged as an estimate, never above the hold."""
+    ESTIMATE_POLICY_WAIVE: _EstimatePolicy.ValueType  # 2
+    """Nothing."""
+
+class EstimatePolicy(_EstimatePolicy, metaclass=_EstimatePolicyEnumTypeWrapper):
+    """What an answer costs whose usage nobody reported."""
+
+ESTIMATE_POLICY_UNSPECIFIED: EstimatePolicy.ValueType  # 0
+"""Means the default of the field that holds it."""
+ESTIMATE_POLICY_ESTIMATE: EstimatePolicy.ValueType  # 1
+"""Charged by what was delivered, flagged as an estimate, never above the hold."""
+ESTIMATE_POLICY_WAIVE: EstimatePolicy.ValueType  # 2
+"""Nothing."""
+Global___EstimatePolicy: _TypeAlias = EstimatePolicy  # noqa: Y015
+
 class _ChangeKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -361,6 +385,8 @@ class Deployment(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     CLIENT_GONE_FIELD_NUMBER: _builtins.int
     OUTPUT_LIMIT_BOUNDS_REASONING_FIELD_NUMBER: _builtins.int
+    USAGE_MISSING_FIELD_NUMBER: _builtins.int
+    UPSTREAM_FAILED_FIELD_NUMBER: _builtins.int
     deployment_id: _builtins.str
     """Unique in the catalog."""
     model_id: _builtins.str
@@ -385,6 +411,12 @@ class Deployment(_message.Message):
     """When a streaming client goes away."""
     output_limit_bounds_reasoning: _builtins.bool
     """Whether the request's output limit bounds reasoning tokens too."""
+    usage_missing: Global___EstimatePolicy.ValueType
+    """When a complete answer has no usable usage. Default: ESTIMATE."""
+    upstream_failed: Global___EstimatePolicy.ValueType
+    """When the upstream died, or reported a failure, in the middle of an answer without having reported usage. Default:
+    WAIVE.
+    """
     @_builtins.property
     def credential(self) -> Global___CredentialSource:
         """How to authenticate; absent means not at all."""
@@ -435,10 +467,12 @@ class Deployment(_message.Message):
         resources: _abc.Iterable[_builtins.str] | None = ...,
         client_gone: Global___ClientGonePolicy.ValueType = ...,
         output_limit_bounds_reasoning: _builtins.bool = ...,
+        usage_missing: Global___EstimatePolicy.ValueType = ...,
+        upstream_failed: Global___EstimatePolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["commit_after", b"commit_after", "connect_timeout", b"connect_timeout", "credential", b"credential", "first_byte_timeout", b"first_byte_timeout", "idle_timeout", b"idle_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_continuous_usage", b"accepts_continuous_usage", "accepts_stream_options", b"accepts_stream_options", "allowed_fields", b"allowed_fields", "base_url", b"base_url", "client_gone", b"client_gone", "commit_after", b"commit_after", "connect_timeout", b"connect_timeout", "credential", b"credential", "deployment_id", b"deployment_id", "first_byte_timeout", b"first_byte_timeout", "idle_timeout", b"idle_timeout", "kind", b"kind", "model_id", b"model_id", "n_max", b"n_max", "output_limit_bounds_reasoning", b"output_limit_bounds_reasoning", "priority", b"priority", "resources", b"resources", "upstream_model", b"upstream_model", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_continuous_usage", b"accepts_continuous_usage", "accepts_stream_options", b"accepts_stream_options", "allowed_fields", b"allowed_fields", "base_url", b"base_url", "client_gone", b"client_gone", "commit_after", b"commit_after", "connect_timeout", b"connect_timeout", "credential", b"credential", "deployment_id", b"deployment_id", "first_byte_timeout", b"first_byte_timeout", "idle_timeout", b"idle_timeout", "kind", b"kind", "model_id", b"model_id", "n_max", b"n_max", "output_limit_bounds_reasoning", b"output_limit_bounds_reasoning", "priority", b"priority", "resources", b"resources", "upstream_failed", b"upstream_failed", "upstream_model", b"upstream_model", "usage_missing", b"usage_missing", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
