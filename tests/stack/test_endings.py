@@ -2,13 +2,12 @@
 
 import asyncio
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-import tollgate.__main__
 from edge.upstream.chat_stream import ChatTap
 from protos.usage.v1 import usage_pb2 as pb
 from tests.harness.eventually import eventually
@@ -277,9 +276,10 @@ async def test_a_deployment_that_refuses_stream_options_is_estimated_until_it_re
     assert ended(measured) == ("measured", "upstream_final", "completed")
     assert stack.edge is not None
     url = f"http://127.0.0.1:{stack.edge.metrics_port}/metrics"
-    command = ["models", "refusals", "--metrics-url", url, "--json"]
-    told = json.loads((await asyncio.to_thread(CliRunner().invoke, tollgate.__main__.command(), command)).output)
-    [refusal] = [each for each in told["refusals"] if each["deployment_id"] == deployment]
+    command = [sys.executable, "-m", "tollgate", "models", "refusals", "--metrics-url", url, "--json"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    [refusal] = [each for each in json.loads(output)["refusals"] if each["deployment_id"] == deployment]
     assert (refusal["option"], refusal["edge"]) == ("include_usage", url)
     remembered = datetime.fromisoformat(refusal["until_time"]) - datetime.now(UTC)
     assert timedelta(minutes=58) < remembered <= timedelta(hours=1)
