@@ -11,11 +11,11 @@ PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I.
 LOGO := \033[1m==>\033[0m
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check format protos stubs-are-fresh docs bench torture clean
+.PHONY: help run install test check format protos stubs-are-fresh docs bench torture torture-short clean
 .DELETE_ON_ERROR:
 
 help: ## Lists these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.runs ## Installs, starts all four processes with a local model behind them, and says how to use them
 	@exec $(BIN)/tollgate up --local-model $(ARGS)
@@ -55,6 +55,9 @@ bench: $(VENV)/.develops ## Measures CPU per request and per stream beside a bar
 
 torture: $(VENV)/.develops ## Kills, pauses and cuts off every part under load, then proves the bill: SEED=n MINUTES=m
 	$(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+torture-short: $(VENV)/.develops ## The same with a fixed seed, a minute on each engine; part of CI
+	$(BIN)/python -m tests.torture --seed 20 --minutes 1
 
 clean: ## Removes the environment and all caches; keeps .tollgate, where balances and keys are
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
