@@ -37,10 +37,11 @@ class SchemaState(Enum):
     AHEAD = "ahead"  # a later version migrated it: safe, since migrations expand first and contract a version later
 
 
-async def migrate(url: str, package: ModuleType, *, schema: str = "") -> str:
+async def migrate(url: str, package: ModuleType, *, schema: str = "", to: str = "head") -> str:
     """Brings a database to the newest revision, from whatever it is at. Safe to repeat. Returns the revision.
 
-    One that a later version has migrated stays as it is: that is how a version is undone.
+    One that a later version has migrated stays as it is: that is how a version is undone. `to` stops at an earlier
+    revision: for tests of what comes after it.
     """
     engine = open_engine(url, schema=schema)
     try:
@@ -49,20 +50,20 @@ async def migrate(url: str, package: ModuleType, *, schema: str = "") -> str:
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
             if schema:
                 await connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
-            revision = await connection.run_sync(_upgrade, package)
+            revision = await connection.run_sync(_upgrade, package, to)
             await connection.commit()
     finally:
         await engine.dispose()
     return revision
 
 
-def _upgrade(connection: Connection, package: ModuleType) -> str:
+def _upgrade(connection: Connection, package: ModuleType, to: str) -> str:
     found = MigrationContext.configure(connection).get_current_revision()
     if found is not None and state(found, package) is SchemaState.AHEAD:
         return found
     config = _config(package)
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, to)
     return head(package)
 
 

@@ -5,18 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from usage_svc.driver import Command, Insert, Query
 from usage_svc.events import PriceTerms, UsageEvent
 from usage_svc.intake import PostedEvent
+from usage_svc.ledger import ENTRIES_PER_BATCH
 from usage_svc.sessions import SessionId
 from usage_svc.tables import PriceVersionRow, QuarantineRow, UsageEventRow
 
-EVENT_COLUMNS = (
-    "day",
-    *UsageEvent._fields,
-    "charged_nanousd",
-    "overflow_nanousd",
-    "spool_uuid",
-    "incarnation",
-    "seq",
-)
+_EVENT_COLUMNS = ("day", *UsageEvent._fields, "charged_nanousd", "overflow_nanousd", "entry_id")
 _QUARANTINE_COLUMNS = ("spool_uuid", "incarnation", "seq", "reason", "record", "create_time_us")
 
 
@@ -47,15 +40,21 @@ def delete_events(keys: Sequence[tuple[int, str]]) -> Command:
     return Command("DELETE FROM usage_event WHERE day = $1 AND request_id = $2", keys)
 
 
-def insert_events(session_id: SessionId, events: Iterable[PostedEvent]) -> Insert:
+def open_batch(session_id: SessionId, first_seq: int, now_us: int) -> Query:
+    """Answers with the number of a new batch, from which its entries have their ids."""
+    return Query(
+        "INSERT INTO batch (spool_uuid, incarnation, first_seq, create_time_us) VALUES ($1, $2, $3, $4) "
+        "RETURNING batch_id",
+        (session_id.spool_uuid, session_id.incarnation, first_seq, now_us),
+    )
+
+
+def insert_events(batch_id: int, first_seq: int, events: Iterable[PostedEvent]) -> Insert:
     """Posts events. One whose id is there already ends the transaction, and it runs again, looking for such."""
-    session = (session_id.spool_uuid, session_id.incarnation)
+    first_entry_id = batch_id * ENTRIES_PER_BATCH - first_seq
     # Joined and not unpacked: a named tuple is unpacked item by item.
-    rows = [
-        (posted.day,) + posted.event + (posted.charge_nanousd, posted.overflow_nanousd) + session + (posted.seq,)  # noqa: RUF005 - see above
-        for posted in events
-    ]
-    return Insert(UsageEventRow.__table__, EVENT_COLUMNS, rows)  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy
+    rows = [(day,) + event + (charge, overflow, first_entry_id + seq) for day, event, charge, overflow, seq in events]  # noqa: RUF005 - see above
+    return Insert(UsageEventRow.__table__, _EVENT_COLUMNS, rows)  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy
 
 
 def insert_quarantined(session_id: SessionId, records: Iterable[tuple[int, str, bytes]], now_us: int) -> Insert:

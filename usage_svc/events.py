@@ -50,11 +50,12 @@ class UsageEvent(NamedTuple):
     """
 
     request_id: str
-    lease_id: str
     account_id: str
+    lease_id: str
     key_id: str
     model_id: str
     deployment_id: str
+    price_version: str
     resource: int
     admit_time_us: int
     end_time_us: int
@@ -71,7 +72,6 @@ class UsageEvent(NamedTuple):
     audio_tokens: int
     image_tokens: int
     images: int
-    price_version: str
     hold_nanousd: int
     plausible_tokens_max: int
     first_byte_ms: int

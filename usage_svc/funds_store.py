@@ -9,11 +9,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from usage_svc.driver import Command, Driver, Insert, Query, open_with
 from usage_svc.intake import AccountChange
 from usage_svc.leases import Lease
-from usage_svc.ledger import Posting
+from usage_svc.ledger import ENTRIES_PER_BATCH, Posting
 from usage_svc.sessions import SessionId
-from usage_svc.tables import EntryRow
+from usage_svc.tables import MovementRow
 
-_ENTRY_COLUMNS = (*Posting._fields, "create_time_us")
+_MOVEMENT_COLUMNS = ("entry_id", *Posting._fields, "create_time_us")
 _LEASE_COLUMNS = (
     "lease_id, account_id, spool_uuid, incarnation, granted_nanousd, settled_nanousd, returned_nanousd, "
     "overflow_nanousd, acquire_seq, last_granted_nanousd, last_near_limit, last_available_nanousd, closed"
@@ -194,21 +194,14 @@ def fold_released(released: Mapping[str, int], settled: Mapping[str, int]) -> Co
     )
 
 
-def insert_entries(postings: Sequence[Posting], now_us: int) -> Insert:
-    """Appends to the ledger."""
-    now = (now_us,)
-    return Insert(EntryRow.__table__, _ENTRY_COLUMNS, [posting + now for posting in postings])  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy
-
-
 async def append_entry(driver: Driver, posting: Posting) -> None:
-    """Appends one movement of an operator's to the ledger."""
-    columns = ", ".join(_ENTRY_COLUMNS)
-    await driver.execute_each(
-        Command(
-            f"INSERT INTO entry ({columns}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, {{now_us}})",  # noqa: S608 - our names
-            [tuple(posting)],
-        )
+    """Appends one movement of an operator's to the ledger, in a batch of its own."""
+    ((batch_id, now_us),) = await driver.fetch(
+        "INSERT INTO batch (spool_uuid, incarnation, first_seq, create_time_us) VALUES ('', 0, 0, {now_us}) "
+        "RETURNING batch_id, create_time_us"
     )
+    row = (batch_id * ENTRIES_PER_BATCH, *posting, now_us)
+    await driver.execute_each(Insert(MovementRow.__table__, _MOVEMENT_COLUMNS, [row]))  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy
 
 
 async def add_to_account(

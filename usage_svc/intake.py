@@ -7,10 +7,9 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from pricing import Price
-from usage_svc import ledger
 from usage_svc.events import EventRecord, Outcome, PriceTerms, Record, ReturnRecord, UsageEvent
 from usage_svc.leases import Lease
-from usage_svc.ledger import MAX_AMOUNT_NANOUSD, Posting
+from usage_svc.ledger import MAX_AMOUNT_NANOUSD
 from usage_svc.rating import MAX_ID_CHARS, charge_of, day_of, is_charged, reason_against
 from usage_svc.sessions import SessionId
 
@@ -33,7 +32,7 @@ class Exceptional(NamedTuple):
 
 
 class PostedEvent(NamedTuple):
-    """A row of the usage table: the event, its day, its charge, and where it came from."""
+    """A row of the usage table: the event, its day, its charge, and its position in the spool."""
 
     day: int
     event: UsageEvent
@@ -55,7 +54,6 @@ class Intake:
     """Everything that a batch writes, in one transaction."""
 
     events: dict[str, PostedEvent] = field(default_factory=dict)
-    postings: list[Posting] = field(default_factory=list)
     superseded: list[tuple[int, str]] = field(default_factory=list)
     leases: dict[str, Lease] = field(default_factory=dict)
     accounts: dict[str, AccountChange] = field(default_factory=dict)
@@ -156,7 +154,6 @@ def _take_event(
     overflow = 0
     if charge:
         overflow = _settle(intake, session_id, event, charge, known)
-        intake.postings.append(ledger.charge(event.account_id, charge, overflow, request_id))
     intake.events[request_id] = tuple.__new__(PostedEvent, (day, event, charge, overflow, seq))
     return None
 

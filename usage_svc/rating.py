@@ -75,7 +75,7 @@ def reason_against(record: EventRecord, day: int | None, today: int, horizon_day
         return "REQUEST_ID_INVALID"
     if not today - horizon_days <= day <= today + 1:
         return "TOO_OLD" if day < today else "FROM_THE_FUTURE"
-    if _has_bad_text(event, record.terms.price_version):
+    if _has_bad_text(event):
         return "TEXT_INVALID"
     if (event.outcome, event.source, event.ending, event.resource) not in _PLAUSIBLE_KINDS:
         return _reason_against_kinds(event)
@@ -84,8 +84,8 @@ def reason_against(record: EventRecord, day: int | None, today: int, horizon_day
     return _reason_against_numbers(event)
 
 
-def _has_bad_text(event: UsageEvent, price_version: str) -> bool:
-    lease_id, account_id, key_id, model_id, deployment_id = event[1:6]
+def _has_bad_text(event: UsageEvent) -> bool:
+    account_id, lease_id, key_id, model_id, deployment_id, price_version = event[1:7]
     # PostgreSQL refuses NUL in text, which would hold up every record behind this one.
     return (
         not 0 < len(account_id) <= MAX_ID_CHARS
@@ -119,12 +119,11 @@ def _reason_against_numbers(event: UsageEvent) -> str | None:
         audio,
         image,
         images,
-        _,
         hold,
         plausible_max,
         first_byte,
         whole,
-    ) = event[14:27]
+    ) = event[15:27]
     if not (
         0 <= images <= MAX_IMAGES
         and 0 <= hold <= MAX_AMOUNT_NANOUSD
@@ -172,5 +171,5 @@ def is_charged(event: UsageEvent) -> bool:
 
 def charge_of(event: UsageEvent, price: Price) -> int:
     """What an event of a charged outcome costs, in nano-USD. An estimate is never charged above its hold."""
-    charge = charge_nanousd(tuple.__new__(TokenUsage, event[14:22]), price)
+    charge = charge_nanousd(tuple.__new__(TokenUsage, event[15:23]), price)
     return min(charge, event.hold_nanousd) if event.outcome == _ESTIMATED else charge

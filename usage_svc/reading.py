@@ -105,3 +105,8 @@ class Entry:
     entry_id: int
     posting: Posting
     create_time_us: int
+
+    @property
+    def page_key(self) -> tuple[int, int]:
+        """Where it stands in a listing."""
+        return self.create_time_us, self.entry_id

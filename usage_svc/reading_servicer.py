@@ -89,15 +89,15 @@ class ReadingServicer(usage_pb2_grpc.UsageServiceServicer):
         account_id = bounds.account_id(request.account_id)
         size, query = pages.page_size(request.page_size), f"entries of {account_id}"
         last = pages.key_from_page_token(request.page_token, query)
+        time_us, _, entry_id = last.partition(" ")
+        before = (int(time_us), int(entry_id)) if last else (_MAX_INT64, _MAX_INT64)
         async with self._database.read() as transaction:
-            found = await reading_store.entries_before(
-                transaction, account_id, int(last) if last else _MAX_INT64, size + 1
-            )
+            found = await reading_store.entries_before(transaction, account_id, before, size + 1)
         shown = found[:size]
         more = len(found) > size
         return pb.ListEntriesResponse(
             entries=map(entry_to_pb, shown),
-            next_page_token=pages.page_token(str(shown[-1].entry_id), query) if more else "",
+            next_page_token=pages.page_token("{} {}".format(*shown[-1].page_key), query) if more else "",
         )
 
     async def _request(self, account_id: str, request_id: str) -> FinishedRequest:

@@ -111,14 +111,17 @@ async def _with_refunds(driver: Driver, account_id: str, requests: Sequence[Fini
     return [replace(each, refunds=refunds.get(each.event.request_id, ())) for each in requests]
 
 
-async def entries_before(transaction: AsyncSession, account_id: str, before: int, limit: int) -> list[Entry]:
-    """Ledger entries of an account with an id below `before`, newest first."""
+async def entries_before(
+    transaction: AsyncSession, account_id: str, before: tuple[int, int], limit: int
+) -> list[Entry]:
+    """Ledger entries of an account before a (time, id), newest first."""
     _, rows = await open_with(
         transaction,
         f"SELECT entry_id, {', '.join(Posting._fields)}, create_time_us FROM entry "  # noqa: S608 - our names
-        "WHERE account_id = $1 AND entry_id < $2 ORDER BY entry_id DESC LIMIT $3",
+        "WHERE account_id = $1 AND (create_time_us, entry_id) < ($2, $3) "
+        "ORDER BY create_time_us DESC, entry_id DESC LIMIT $4",
         account_id,
-        before,
+        *before,
         limit,
     )
     return [Entry(row[0], Posting(*row[1:-1]), row[-1]) for row in rows]

@@ -4,7 +4,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 from chassis.database import Database
@@ -31,7 +31,7 @@ class Recorded:
     next_seq: int
     exceptions: Sequence[Exceptional] = ()
     intake: Intake | None = None
-    prices: Mapping[PriceTerms, Price] | None = None
+    prices: Mapping[PriceTerms, Price] = field(default_factory=dict)
 
 
 class Recorder:
@@ -61,8 +61,7 @@ class Recorder:
             # ends that try if there is one.
             lambda: self._post(session_id, first_seq, records, bytes_at, look_for_repeats=next(tries) > 0),
         )
-        if recorded.prices:
-            self._price_book.add(recorded.prices)
+        self._price_book.add(recorded.prices)
         _count(recorded, len(records), time.perf_counter() - start)
         return recorded
 
@@ -104,11 +103,11 @@ class Recorder:
             for seq, outcome, reason in intake.exceptions
             if outcome is RecordOutcome.QUARANTINED
         ]
+        ((batch_id,),) = (yield [event_store.open_batch(session_id, session.next_seq, now_us)])[0]
         yield (
             event_store.insert_price_versions(verdicts.first_seen),
             event_store.delete_events(intake.superseded),
-            event_store.insert_events(session_id, intake.events.values()),
-            funds_store.insert_entries(intake.postings, now_us),
+            event_store.insert_events(batch_id, session.next_seq, intake.events.values()),
             event_store.insert_quarantined(session_id, quarantined, now_us),
             funds_store.update_spent(intake.leases.values()),
             funds_store.apply_changes(intake.accounts),

@@ -24,6 +24,8 @@ from usage_svc.ledger import EntryKind
 
 # Ids are compared byte by byte, as Python does: rows are locked in the order of their ids, by either.
 _ID = String(100).with_variant(String(100, collation="C"), "postgresql")
+# SQLite numbers rows by itself only where the key is its own INTEGER.
+_NUMBERED = BigInteger().with_variant(Integer(), "sqlite")
 
 
 _WAIVERS = text(f"kind = {int(EntryKind.WAIVER)}")
@@ -116,19 +118,39 @@ class LeaseRow(UsageRow, table=True):
     create_time_us: int = Field(sa_type=BigInteger)
 
 
+class BatchRow(UsageRow, table=True):
+    """One transaction that posted something: from which records of which spool. Of a movement by operators: from none.
+
+    `batch_id * 1000` and the thousand numbers that follow are the ids of its entries, see usage_svc/ledger.py.
+    """
+
+    __tablename__ = "batch"
+
+    batch_id: int | None = Field(default=None, sa_column=Column(_NUMBERED, primary_key=True))
+    spool_uuid: str = Field(sa_type=_ID)
+    incarnation: int = Field(sa_type=BigInteger)
+    first_seq: int = Field(sa_type=BigInteger)
+    create_time_us: int = Field(sa_type=BigInteger)
+
+
 class UsageEventRow(UsageRow, table=True):
-    """One request's outcome. `day` is taken from the request id, so that the key works on partitions by time."""
+    """One request's outcome and, where it cost something, its charge: the pair (account, revenue) of the ledger.
+
+    `day` is taken from the request id, so that the key works on partitions by time. The view `entry`
+    (usage_svc/ledger_view.py) shows charges and movements as one ledger.
+    """
 
     __tablename__ = "usage_event"
     __table_args__ = (Index("usage_event_account", "account_id", "end_time_us", "request_id"),)
 
     day: int = Field(primary_key=True, sa_type=SmallInteger)  # since 1970-01-01; 32,767 days are 89 years
     request_id: str = Field(primary_key=True, sa_type=_ID)
-    lease_id: str = Field(sa_type=_ID)
     account_id: str = Field(sa_type=_ID)
+    lease_id: str = Field(sa_type=_ID)
     key_id: str = Field(max_length=100)
     model_id: str = Field(max_length=200)
     deployment_id: str = Field(max_length=200)
+    price_version: str = Field(max_length=100)
     resource: int = Field(sa_type=SmallInteger)
     admit_time_us: int = Field(sa_type=BigInteger)
     end_time_us: int = Field(sa_type=BigInteger)
@@ -145,7 +167,6 @@ class UsageEventRow(UsageRow, table=True):
     audio_tokens: int = Field(sa_type=BigInteger)
     image_tokens: int = Field(sa_type=BigInteger)
     images: int = Field(sa_type=BigInteger)
-    price_version: str = Field(max_length=100)
     hold_nanousd: int = Field(sa_type=BigInteger)
     plausible_tokens_max: int = Field(sa_type=BigInteger)
     first_byte_ms: int = Field(sa_type=BigInteger)
@@ -153,9 +174,7 @@ class UsageEventRow(UsageRow, table=True):
     attempts: bytes = Field(sa_type=LargeBinary)
     charged_nanousd: int = Field(sa_type=BigInteger)
     overflow_nanousd: int = Field(sa_type=BigInteger)
-    spool_uuid: str = Field(sa_type=_ID)
-    incarnation: int = Field(sa_type=BigInteger)
-    seq: int = Field(sa_type=BigInteger)
+    entry_id: int = Field(sa_type=BigInteger)
     # Not written with the event: a refund comes later.
     refunded_nanousd: int = Field(sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
 
@@ -174,24 +193,20 @@ class PriceVersionRow(UsageRow, table=True):
     request: str = Field(max_length=50)
 
 
-class EntryRow(UsageRow, table=True):
-    """One balanced pair of the ledger. Never updated, never deleted."""
+class MovementRow(UsageRow, table=True):
+    """One balanced pair of the ledger that is no charge. Never updated, never deleted."""
 
-    __tablename__ = "entry"
+    __tablename__ = "movement"
     __table_args__ = (
-        CheckConstraint("amount_nanousd > 0", name="entry_amount"),
-        CheckConstraint("debit_account_id <> credit_account_id", name="entry_pair"),
-        CheckConstraint("account_id IN (debit_account_id, credit_account_id)", name="entry_account"),
-        Index("entry_account_id", "account_id", "entry_id"),
-        # A request's refunds; charges are not in it.
-        Index("entry_waiver", "account_id", "request_id", postgresql_where=_WAIVERS, sqlite_where=_WAIVERS),
+        CheckConstraint("amount_nanousd > 0", name="movement_amount"),
+        CheckConstraint("debit_account_id <> credit_account_id", name="movement_pair"),
+        CheckConstraint("account_id IN (debit_account_id, credit_account_id)", name="movement_account"),
+        Index("movement_account_time", "account_id", "create_time_us", "entry_id"),
+        # A request's refunds.
+        Index("movement_waiver", "account_id", "request_id", postgresql_where=_WAIVERS, sqlite_where=_WAIVERS),
     )
 
-    # SQLite numbers rows by itself only where the key is its own INTEGER.
-    entry_id: int | None = Field(
-        default=None,
-        sa_column=Column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True),
-    )
+    entry_id: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
     kind: int = Field(sa_type=SmallInteger)
     account_id: str = Field(sa_type=_ID)
     debit_account_id: str = Field(sa_type=_ID)

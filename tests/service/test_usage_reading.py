@@ -332,8 +332,8 @@ async def test_even_a_bug_cannot_commit_past_the_guards(usage: UsageService) -> 
         "UPDATE account SET available_nanousd = available_nanousd - 2000000001",
         "UPDATE lease SET returned_nanousd = 101",
         "UPDATE lease SET settled_nanousd = -1",
-        "UPDATE entry SET amount_nanousd = 0",
-        "UPDATE entry SET debit_account_id = credit_account_id",
+        "UPDATE movement SET amount_nanousd = 0",
+        "UPDATE movement SET debit_account_id = credit_account_id",
     ):
         with pytest.raises(Exception, match=r"(?i)constraint"):
             async with usage.database.engine.begin() as connection:

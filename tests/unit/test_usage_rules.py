@@ -104,12 +104,6 @@ def test_a_posting_is_a_balanced_pair_in_the_direction_of_its_kind(kind: EntryKi
     assert (pair.debit_account_id if change > 0 else pair.credit_account_id) in set(House)
 
 
-def test_a_charge_is_the_posting_of_its_kind() -> None:
-    assert ledger.charge("acme", 7, 2, "r") == ledger.posting(
-        EntryKind.CHARGE, "acme", -7, overflow_nanousd=2, request_id="r"
-    )
-
-
 def test_a_posting_of_nothing_is_a_bug() -> None:
     with pytest.raises(ValueError, match="by 0"):
         ledger.posting(EntryKind.ADJUSTMENT, "acme", 0)

@@ -1762,7 +1762,7 @@ class Entry(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     OVERFLOW_NANOUSD_FIELD_NUMBER: _builtins.int
     entry_id: _builtins.int
-    """Set by usage_svc: unique, and higher for postings that began later."""
+    """Set by usage_svc: unique, and higher for postings that began later, whenever they took effect."""
     kind: Global___EntryKind.ValueType
     """Why."""
     debit_account_id: _builtins.str
@@ -1779,7 +1779,9 @@ class Entry(_message.Message):
     """Of the amount, what was labelled as overflow: a charge that did not fit into its lease, or a forced debit."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was posted, by the database's clock."""
+        """When it took effect: a charge when its request ended, by the edge's clock; anything else when it was posted, by the
+        database's.
+        """
 
     def __init__(
         self,

@@ -454,7 +454,7 @@ class UsageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEntries(self, request, context):
-        """Ledger entries that touch an account, newest first.
+        """Ledger entries that touch an account, newest first by their create_time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -180,7 +180,7 @@ class UsageServiceStub:
     may lose the last of these seconds.
     """
     ListEntries: _grpc.UnaryUnaryMultiCallable[_usage_pb2.ListEntriesRequest, _usage_pb2.ListEntriesResponse]
-    """Ledger entries that touch an account, newest first."""
+    """Ledger entries that touch an account, newest first by their create_time."""
 
 @_typing.type_check_only
 class UsageServiceAsyncStub(UsageServiceStub):
@@ -200,7 +200,7 @@ class UsageServiceAsyncStub(UsageServiceStub):
     may lose the last of these seconds.
     """
     ListEntries: _aio.UnaryUnaryMultiCallable[_usage_pb2.ListEntriesRequest, _usage_pb2.ListEntriesResponse]  # type: ignore[assignment]
-    """Ledger entries that touch an account, newest first."""
+    """Ledger entries that touch an account, newest first by their create_time."""
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
     """For readers: the console, the command, other internal services."""
@@ -253,7 +253,7 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_pb2.ListEntriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.ListEntriesResponse, _abc.Awaitable[_usage_pb2.ListEntriesResponse]]:
-        """Ledger entries that touch an account, newest first."""
+        """Ledger entries that touch an account, newest first by their create_time."""
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
