@@ -91,21 +91,22 @@ def _session_text(state: int | None) -> str:
     return "does not exist" if state is None else f"is {SessionState(state).name}"
 
 
-async def entries(driver: Driver, wanted: Range) -> AsyncIterator[list[tuple[str, EntryRow]]]:
-    """The accounts' movements in chunks, each with its account."""
-    after = (wanted.first, wanted.before_rows)
+async def movements(driver: Driver, wanted: Range) -> AsyncIterator[list[tuple[str, EntryRow]]]:
+    """The accounts' entries that are no charges in chunks, each with its account."""
+    after: tuple[str, int, int] = (wanted.first, wanted.before_rows, 0)
     while True:
         rows = await driver.fetch(
-            "SELECT account_id, entry_id, kind, debit_account_id, credit_account_id, amount_nanousd, overflow_nanousd, "  # noqa: S608 - our names
-            "request_id FROM entry WHERE (account_id, entry_id) > ($1, CAST($2 AS bigint)) AND account_id <= $3 "
-            f"ORDER BY account_id, entry_id LIMIT {CHUNK_ROWS}",
+            "SELECT account_id, create_time_us, entry_id, kind, debit_account_id, credit_account_id, amount_nanousd, "  # noqa: S608 - our names
+            "overflow_nanousd, request_id FROM movement "
+            "WHERE (account_id, create_time_us, entry_id) > ($1, CAST($2 AS bigint), CAST($3 AS bigint)) "
+            f"AND account_id <= $4 ORDER BY account_id, create_time_us, entry_id LIMIT {CHUNK_ROWS}",
             *after,
             wanted.last,
         )
         if not rows:
             return
-        yield [(str(row[0]), EntryRow(*row[1:])) for row in rows]
-        after = (str(rows[-1][0]), int(rows[-1][1]))
+        yield [(str(row[0]), EntryRow(*row[2:])) for row in rows]
+        after = (str(rows[-1][0]), int(rows[-1][1]), int(rows[-1][2]))
 
 
 async def events(driver: Driver, wanted: Range) -> AsyncIterator[list[tuple[str, EventRow]]]:
@@ -133,28 +134,6 @@ async def price_terms(driver: Driver, versions: Iterable[str]) -> list[PriceTerm
         sorted(versions),
     )
     return [PriceTerms(*row) for row in rows]
-
-
-async def unmatched_charges(driver: Driver, account_id: str) -> list[Violation]:
-    """The requests of an account whose usage row and charge differ. Slow: only where some do."""
-    rows = await driver.fetch(
-        "SELECT request_id, SUM(entries), SUM(entry_nanousd), SUM(events), SUM(event_nanousd) FROM ("
-        "SELECT request_id, 1 AS entries, amount_nanousd AS entry_nanousd, 0 AS events, 0 AS event_nanousd, "
-        "overflow_nanousd AS overflow FROM entry WHERE account_id = $1 AND kind = 3 UNION ALL "
-        "SELECT request_id, 0, 0, 1, charged_nanousd, -overflow_nanousd FROM usage_event "
-        "WHERE account_id = $1 AND charged_nanousd <> 0) AS both_sides GROUP BY request_id "
-        "HAVING SUM(entries) <> 1 OR SUM(events) <> 1 OR SUM(entry_nanousd) <> SUM(event_nanousd) "
-        "OR SUM(overflow) <> 0 ORDER BY request_id LIMIT 100",
-        account_id,
-    )
-    return [
-        Violation(
-            "I5",
-            f"request {row[0]} of account {account_id}",
-            f"{int(row[1])} charges of {int(row[2])} nano-USD for {int(row[3])} usage rows of {int(row[4])}",
-        )
-        for row in rows
-    ]
 
 
 # Summed by the database itself in one statement: by how much what is kept differs from the replay, over all accounts.

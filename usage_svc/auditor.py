@@ -124,8 +124,8 @@ class Auditor:
             audits[account_id].leases = leases
         violations = findings.violations
         violations += await audit_store.lease_violations(driver, covered)
-        async for entries in audit_store.entries(driver, covered):
-            for account_id, entry in entries:
+        async for movements in audit_store.movements(driver, covered):
+            for account_id, entry in movements:
                 violations += _audit_of(audits, account_id).take_entry(entry)
             await self._sleep(0)  # chunks are small, so that live traffic hardly waits
         async for events in audit_store.events(driver, covered):
@@ -134,10 +134,7 @@ class Auditor:
                 violations += _audit_of(audits, account_id).take_event(event, prices)
             await self._sleep(0)
         for account_id, audit in sorted(audits.items()):
-            found = list(audit.conclude(kept.get(account_id)))
-            violations += found
-            if audit.charge_entries != audit.charged_events:
-                violations += await audit_store.unmatched_charges(driver, account_id)
+            violations += audit.conclude(kept.get(account_id))
             findings.add(audit, kept.get(account_id))
 
 

@@ -119,16 +119,17 @@ async def test_whatever_is_tampered_with_is_found_and_named(
     assert metrics.AUDIT_VIOLATIONS._value.get() == len(violations)
 
 
-async def test_a_charge_that_was_posted_twice_or_not_at_all_is_named_by_its_request(usage: UsageService) -> None:
+async def test_a_charge_that_was_posted_twice_or_not_at_all_is_found(usage: UsageService) -> None:
     edge = await some_traffic(usage)
     request_id = edge.records[0].event.request_id
     columns = "kind, account_id, debit_account_id, credit_account_id, amount_nanousd, overflow_nanousd, request_id, "
-    twice = f"INSERT INTO entry ({columns} note, create_time_us) SELECT {columns} note, create_time_us FROM entry "
-    await tamper(usage, twice + f"WHERE request_id = '{request_id}'")
-    subjects = {each.subject for each in (await audited(usage)).violations}
-    assert {"account acme", f"request {request_id} of account acme"} <= subjects
-    await tamper(usage, f"DELETE FROM entry WHERE request_id = '{request_id}'")
-    assert f"request {request_id} of account acme" in {each.subject for each in (await audited(usage)).violations}
+    twice = f"INSERT INTO movement (entry_id, {columns} note, create_time_us) SELECT 7, {columns} note, create_time_us "
+    await tamper(usage, twice + f"FROM entry WHERE request_id = '{request_id}'")
+    assert "entry 7 of account acme" in {each.subject for each in (await audited(usage)).violations}
+    await tamper(usage, "DELETE FROM movement WHERE entry_id = 7")
+    assert not (await audited(usage)).violations
+    await tamper(usage, f"DELETE FROM usage_event WHERE request_id = '{request_id}'")
+    assert "account acme" in {each.subject for each in (await audited(usage)).violations}
 
 
 async def test_more_accounts_and_rows_than_a_page_are_all_looked_at(usage: UsageService) -> None:
@@ -136,14 +137,14 @@ async def test_more_accounts_and_rows_than_a_page_are_all_looked_at(usage: Usage
     now = "1700000000000000"
     rows = ", ".join(f"('a{number:04d}', 10, 0, 10, 0, {now})" for number in range(count))
     entries = ", ".join(
-        f"(1, 'a{number:04d}', 'cash', 'a{number:04d}', 10, 0, '', '', {now})" for number in range(count)
+        f"({number}, 1, 'a{number:04d}', 'cash', 'a{number:04d}', 10, 0, '', '', {now})" for number in range(count)
     )
     await tamper(
         usage,
         "INSERT INTO account (account_id, available_nanousd, overflow_nanousd, credited_nanousd, charged_nanousd, "
         f"create_time_us) VALUES {rows}",
-        "INSERT INTO entry (kind, account_id, debit_account_id, credit_account_id, amount_nanousd, overflow_nanousd, "
-        f"request_id, note, create_time_us) VALUES {entries}",
+        "INSERT INTO movement (entry_id, kind, account_id, debit_account_id, credit_account_id, amount_nanousd, "
+        f"overflow_nanousd, request_id, note, create_time_us) VALUES {entries}",
     )
     found = await audited(usage)
     assert (found.accounts_checked, found.entries_checked) == (count, count)
