@@ -100,7 +100,7 @@ async def _with_refunds(driver: Driver, account_id: str, requests: Sequence[Fini
     if not refunded:
         return list(requests)
     rows = await driver.fetch(
-        "SELECT request_id, amount_nanousd, note, create_time_us FROM entry "  # noqa: S608 - our number
+        "SELECT request_id, amount_nanousd, note, create_time_us FROM movement "  # noqa: S608 - our number
         f"WHERE account_id = $1 AND kind = {int(EntryKind.WAIVER)} AND request_id IN_LIST($2) ORDER BY entry_id",
         account_id,
         refunded,

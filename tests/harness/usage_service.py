@@ -58,7 +58,7 @@ def event(
         "deployment_id": "deployment-1",
         "resource": pb.RESOURCE_CHAT_COMPLETIONS,
         "admit_time": Timestamp(seconds=now_s - 1),
-        "end_time": Timestamp(seconds=now_s, nanos=250_000_000),
+        "end_time": Timestamp(seconds=now_s),
         "status_code": 200,
         "streamed": True,
         "outcome": pb.OUTCOME_MEASURED,

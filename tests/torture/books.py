@@ -26,7 +26,8 @@ async def books_of(database: Database) -> Books:
             for row in await _rows(
                 database,
                 "SELECT request_id, account_id, outcome, prompt_tokens, completion_tokens, cached_tokens, "
-                "charged_nanousd, hold_nanousd, admit_time_us, spool_uuid FROM usage_event",
+                "charged_nanousd, hold_nanousd, admit_time_us, spool_uuid FROM usage_event "
+                "JOIN batch ON batch.batch_id = usage_event.entry_id / 1000",
             )
         ],
         entries=[
