@@ -18,6 +18,7 @@ from edge.access.key_cache import KeyCache
 from edge.app import App
 from edge.generation import Generator
 from edge.http.access_log import AccessLog
+from edge.http.https import Https
 from edge.http.protocol import Server
 from edge.listing import Listing
 from edge.metering.meter import Meter
@@ -37,6 +38,8 @@ _log = logger(__name__)
 LISTEN_BACKLOG = 2048
 # What a connection whose requests are done may take to close.
 SHUTDOWN_TIMEOUT_S = 1.0
+MEMBER_READY_S_MAX = 10.0
+MEMBER_READY_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +54,19 @@ class Edge:
 
 
 @asynccontextmanager
-async def open_edge(configured: EdgeSettings, process: Lifetime) -> AsyncIterator[Edge]:
-    """Serves for as long as the block lasts; then drains.
+async def open_edge(configured: EdgeSettings, process: Lifetime, *, is_member: bool = False) -> AsyncIterator[Edge]:
+    """Serves for as long as the block lasts; then drains. A member shares its port with others (edge/group.py).
 
     Raises:
         PortTaken: the port is in use.
         MeteringRefusal: the spool folder belongs to another process.
+        TlsUnusable: certificates cannot be used.
     """
     async with AsyncExitStack() as stack:
-        yield await _open(configured, process, stack)
+        yield await _open(configured, process, stack, is_member)
 
 
-async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitStack) -> Edge:
+async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitStack, is_member: bool) -> Edge:
     clock = SystemClock()
     configured.data_dir.mkdir(parents=True, exist_ok=True)
     metrics_server = await stack.enter_async_context(MetricsServer(configured.metrics_host, configured.metrics_port))
@@ -121,9 +125,20 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
         max_field_size=configured.header_bytes_max,
         max_headers=configured.header_count_max,
     )
+    https = None
+    if configured.https_certificate_file is not None and configured.https_key_file is not None:
+        https = Https(configured.https_certificate_file, configured.https_key_file)
+        stack.callback(process.supervise("https certificate", https.follow()).cancel)
+    if is_member:
+        await _until_ready(readiness, process)
     try:
         listener = await asyncio.get_running_loop().create_server(
-            server, configured.listen_host, configured.listen_port, backlog=LISTEN_BACKLOG
+            server,
+            configured.listen_host,
+            configured.listen_port,
+            backlog=LISTEN_BACKLOG,
+            ssl=https.context if https is not None else None,
+            reuse_port=is_member,
         )
     except OSError as error:
         raise PortTaken(
@@ -135,6 +150,19 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
     stack.callback(listener.close)
     stack.push_async_callback(_drain, configured, readiness, generator, server, listener)
     return Edge(port, metrics_server.port, generator, meter, catalog)
+
+
+async def _until_ready(readiness: Readiness, process: Lifetime) -> None:
+    """Others serve the port: it is not taken up before it can be served, unless that takes too long.
+
+    Then the services are away, and answers that say so are better than none.
+    """
+    try:
+        async with asyncio.timeout(MEMBER_READY_S_MAX):
+            while readiness.missing() and not process.stopping:  # noqa: ASYNC110 - it has many sources, and no event
+                await asyncio.sleep(MEMBER_READY_POLL_S)
+    except TimeoutError:
+        _log.warning("serving although not ready", missing=readiness.missing())
 
 
 async def _drain(

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import sys
 import time
 from datetime import UTC, datetime
@@ -113,4 +114,6 @@ class AccessLog:
             data = ("\n".join(lines) + "\n").encode()
             fd = sys.stderr.fileno()
             while data:
-                data = data[os.write(fd, data) :]
+                # Several edge processes may share a pipe, and only so much of it is written in one piece.
+                whole_lines = data.rfind(b"\n", 0, select.PIPE_BUF) + 1 or data.find(b"\n") + 1
+                data = data[os.write(fd, data[:whole_lines]) :]

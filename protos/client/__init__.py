@@ -12,7 +12,7 @@ from protos.client.calls import (
 )
 from protos.client.channel import MAX_MESSAGE_BYTES, open_channel
 from protos.client.failure import CallFailed, Violation, failure_from_rpc
-from protos.client.tls import TlsContent, TlsFiles, TlsReader, TlsUnusable
+from protos.client.tls import TlsContent, TlsFiles, TlsReader, TlsUnusable, check_pair, file_stamp
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
@@ -25,7 +25,9 @@ __all__ = [
     "TlsUnusable",
     "Violation",
     "call",
+    "check_pair",
     "failure_from_rpc",
+    "file_stamp",
     "follow",
     "heartbeat_interval_s",
     "new_request_id",

@@ -75,10 +75,11 @@ class TlsReader:
         return self._content
 
     def _signature(self) -> tuple[tuple[int, int, int] | None, ...]:
-        return tuple(map(_stamp, (self.files.certificate, self.files.key, self.files.ca)))
+        return tuple(map(file_stamp, (self.files.certificate, self.files.key, self.files.ca)))
 
 
-def _stamp(file: Path) -> tuple[int, int, int] | None:
+def file_stamp(file: Path) -> tuple[int, int, int] | None:
+    """Another one whenever the file is another one, or was written; None where there is none."""
     try:
         stat = file.stat()
     except OSError:
