@@ -79,7 +79,7 @@ class App:
     def _refuse(self, request: Request, record: RequestRecord, error: RequestError) -> Sent:
         record.error = error.reason
         metrics.ERRORS.labels(error.reason).inc()
-        return simple_answer(request, Answer.from_error(error), request_id=record.request_id)
+        return simple_answer(request, Answer.from_error(error, record.rate_headers), request_id=record.request_id)
 
     def _find(self, request: Request) -> tuple[str, Handler]:
         methods = self._routes.get(request.path)

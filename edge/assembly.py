@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import uuid_utils
+
 from chassis.client import channel
 from chassis.clock import SystemClock
 from chassis.faults import PortTaken
@@ -20,6 +22,7 @@ from edge.generation import Generator
 from edge.http.access_log import AccessLog
 from edge.http.https import Https
 from edge.http.protocol import Server
+from edge.limits.limiter import Limiter
 from edge.listing import Listing
 from edge.metering.meter import Meter
 from edge.metering.settings import Durability, MeteringSettings
@@ -40,6 +43,8 @@ LISTEN_BACKLOG = 2048
 SHUTDOWN_TIMEOUT_S = 1.0
 MEMBER_READY_S_MAX = 10.0
 MEMBER_READY_POLL_S = 0.05
+# Requests of limited keys wait for this call; without an answer the edge limits by itself.
+LIMITS_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +107,24 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
     meter = await stack.enter_async_context(
         Meter(metering_settings(configured), usage_pb2_grpc.MeteringServiceStub(usage), clock, process)
     )
+    limiter = Limiter(
+        usage_pb2_grpc.MeteringServiceStub(usage),
+        clock,
+        str(uuid_utils.uuid7()),
+        keys_max=configured.key_cache_entries_max,
+        rpc_timeout_s=LIMITS_TIMEOUT_S,
+    )
+    metrics.LIMITED_KEYS.set_function(lambda: float(len(limiter)))
     access_log = AccessLog(configured.access_log)
     stack.callback(access_log.flush)
-    generator = Generator(configured, clock, keys, catalog, meter, upstreams, watchdog)
+    generator = Generator(configured, clock, keys, catalog, meter, limiter, upstreams, watchdog)
     readiness = Readiness(clock, keys, catalog, meter)
     listing = Listing(clock, keys, catalog, configured.models_public)
     app = App(generator, listing, readiness, access_log, configured.client_stall_s)
     for name, work in (
         ("watchdog", watchdog.watch()),
         ("key watch", keys.follow()),
+        ("limits", limiter.run()),
         ("catalog watch", catalog.follow()),
         ("access log", access_log.flush_for_ever()),
     ):

@@ -9,6 +9,7 @@ from chassis.log import logger
 from edge import metrics
 from edge.access.key_cache import Grant
 from edge.http.record import RequestRecord
+from edge.limits.limiter import Ticket
 from edge.metering.meter import Admission, Meter
 from edge.openai.ask import Ask
 from edge.routing.snapshot import CHAT, RESPONSES, Deployment, Model, PricePoint
@@ -69,6 +70,7 @@ class Bill:
         self._first_byte_at_s = 0.0
         self.deployment: Deployment | None = None
         self.settled = False
+        self.ticket: Ticket | None = None  # of a key with limits
 
     # -- what happens on the way --
 
@@ -203,6 +205,8 @@ class Bill:
     ) -> "asyncio.Future[None]":
         assert not self.settled, "a bill is settled once"
         self.settled = True
+        if self.ticket is not None:
+            _settle_ticket(self.ticket, outcome, usage)
         record = self._record
         now_s = time.monotonic()
         duration_s = now_s - self._admitted_at_s
@@ -228,6 +232,14 @@ class Bill:
         set_moment(event.admit_time, self._admit_time_s)
         set_moment(event.end_time, self._admit_time_s + duration_s)
         return self._meter.finish(self._admission, event, charge)
+
+
+def _settle_ticket(ticket: Ticket, outcome: "usage_pb2.Outcome.ValueType", usage: TokenUsage | None) -> None:
+    """Of the reserved tokens stays used what the upstream reported; all of them where it did not say."""
+    if usage is not None:
+        ticket.settle(max(0, usage.prompt_tokens) + max(0, usage.completion_tokens))
+    else:
+        ticket.settle(0 if outcome == usage_pb2.OUTCOME_NONE else ticket.tokens)
 
 
 def plausible(usage: TokenUsage, tokens_max: int) -> bool:

@@ -15,13 +15,15 @@ from typing import Literal
 from chassis.clock import Clock
 from edge import metrics
 from edge.access.bearer import grant_of, held_grant
-from edge.access.key_cache import Grant, KeyCache
+from edge.access.key_cache import Grant, KeyCache, Limits
 from edge.attempts import Attempts, Plan, meant_for_us
 from edge.bill import BYTES_PER_TOKEN, RESOURCE_TO_PB, Bill
 from edge.http.answer import Answer, Sent, simple_answer
 from edge.http.body import ClientGone, read_body
 from edge.http.protocol import Request
 from edge.http.record import RequestRecord
+from edge.limits.headers import rate_headers
+from edge.limits.limiter import Limiter
 from edge.metering.meter import Meter
 from edge.metering.refusals import FundsHeld, FundsUsedUp, MeteringUnavailable
 from edge.openai import errors
@@ -60,12 +62,13 @@ class Generator:
         keys: KeyCache,
         catalog: CatalogWatch,
         meter: Meter,
+        limiter: Limiter,
         upstreams: Upstreams,
         watchdog: Watchdog,
     ) -> None:
         self._settings, self._clock = settings, clock
         self._keys, self._catalog, self._meter = keys, catalog, meter
-        self._watchdog = watchdog
+        self._limiter, self._watchdog = limiter, watchdog
         self._health = Health()
         self._attempts = Attempts(upstreams, self._health)
         self._drains = Drains(settings.abandoned_drains_max)
@@ -84,6 +87,9 @@ class Generator:
             request.headers, self._keys, record.request_id
         )
         record.account_id, record.key_prefix = grant.account_id, grant.public_prefix
+        if grant.limits is not None:
+            share = self._limiter.share_of(grant, grant.limits)
+            record.rate_headers = rate_headers(share, self._clock.monotonic())
         if not grant.active:
             raise errors.permission_denied("This account is suspended. Contact the operator of this service.")
         if not grant.may_infer:
@@ -98,7 +104,10 @@ class Generator:
         if request.connection.transport is None:
             raise ClientGone
         headers = forwarded_headers(request.headers, record.request_id)
-        bill = await self._admit(record, grant, model, ask, resource)
+        if grant.limits is None:
+            bill = await self._admit(record, grant, model, ask, resource)
+        else:
+            bill = await self._admit_limited(record, grant, grant.limits, model, ask, resource)
         plan = Plan(ask, resource, model, deployments, headers, bill, request.connection)
         self.open_requests += 1
         self._idle.clear()
@@ -178,6 +187,24 @@ class Generator:
             ) from None
         return Bill(self._meter, admission, record, grant, model, point, ask, resource, now_s, time.monotonic())
 
+    async def _admit_limited(
+        self, record: RequestRecord, grant: Grant, limits: Limits, model: Model, ask: Ask, resource: str
+    ) -> Bill:
+        share, tokens = self._limiter.share_of(grant, limits), sum(token_bounds(model, ask))
+        try:
+            ticket = self._limiter.try_admit(grant.key_id, share, tokens)
+            if ticket is None:
+                ticket = await self._limiter.admit(grant.key_id, share, tokens)
+        finally:
+            record.rate_headers = rate_headers(share, self._clock.monotonic())
+        try:
+            bill = await self._admit(record, grant, model, ask, resource)
+        except BaseException:
+            ticket.undo()
+            raise
+        bill.ticket = ticket
+        return bill
+
     # -- a whole answer --
 
     async def _whole(self, request: Request, record: RequestRecord, plan: Plan) -> Sent:
@@ -205,7 +232,7 @@ class Generator:
             delivered_bytes = answer_text_bytes(body)
             tokens = None if delivered_bytes is None else -(-delivered_bytes // BYTES_PER_TOKEN)
             await bill.settle_unmetered(tokens, call.status, ending, failed=False)
-        headers = passed_headers(call.headers)
+        headers = [*passed_headers(call.headers), *record.rate_headers]
         if call.status >= 400 and usage is not None:  # a repetition would be generated, and charged, once more
             headers = [pair for pair in headers if pair[0] != "x-should-retry"]
             headers.append(("x-should-retry", "false"))
@@ -229,6 +256,7 @@ class Generator:
             commit_at_s=now_s + plan.deployments[0].commit_after_s,
             clock_s=time.monotonic,
             drains=self._drains,
+            more_headers=record.rate_headers,
         )
         self._watchdog.add(relay)
         metrics.OPEN_STREAMS.inc()

@@ -69,6 +69,10 @@ STREAM_OPTIONS_REFUSED = Gauge(
     ["deployment", "option"],
 )
 
+# why: requests_per_minute, tokens_per_minute, concurrent_requests; too_large (more tokens than a whole minute's).
+LIMIT_REFUSALS = LoopCounter("tollgate_edge_limit_refusals_total", "Requests refused by a limit of their key.", ["why"])
+LIMITED_KEYS = Gauge("tollgate_edge_limited_keys", "Keys with limits that were used here within the last minute.")
+
 KEY_CACHE_MISSES = Counter("tollgate_edge_key_cache_misses_total", "Keys that auth_svc had to be asked about.")
 KEY_CACHE_ENTRIES = Gauge("tollgate_edge_key_cache_entries", "Keys held in memory.")
 KEY_CACHE_AGE = Gauge(

@@ -1,8 +1,10 @@
 """What a field of a request may hold. Each check gives the value back, or names the field and what would be right."""
 
 import re
+from collections.abc import Sequence
 
 from chassis.faults import InvalidArgument
+from usage_svc.key_rate import LimitDemand
 from usage_svc.ledger import HOUSE_ACCOUNT_IDS, MAX_AMOUNT_NANOUSD
 from usage_svc.rating import MAX_ID_CHARS
 from usage_svc.sessions import SessionId
@@ -12,6 +14,7 @@ MAX_RECORDS = 1000
 MAX_SEQ = 2**62
 MAX_NOTE_CHARS = 500
 MAX_EDGE_NAME_CHARS = 200
+MAX_LIMIT = 10**13  # of any number of a key's limits: a float counts up to there in thousandths
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -69,3 +72,16 @@ def at_most(field: str, count: int, most: int) -> None:
     """A repeated field within its length."""
     if count > most:
         raise InvalidArgument(field, f"{count} are too many: send at most {most} in one call")
+
+
+def limit_demands(demands: Sequence[LimitDemand]) -> Sequence[LimitDemand]:
+    """Demands of one key each, whose numbers are within what rates are counted in."""
+    if len({demand.key_id for demand in demands}) != len(demands):
+        raise InvalidArgument("demands", "two are of the same key: add them up")
+    for demand in demands:
+        text("demands.key_id", demand.key_id, MAX_ID_CHARS, chars_min=1)
+        seq("demands.seq", demand.seq)
+        for name, value in zip(demand._fields[2:], demand[2:], strict=True):
+            if not 0 <= value <= MAX_LIMIT:
+                raise InvalidArgument(f"demands.{name}", f"{value} is not from 0 to {MAX_LIMIT}")
+    return demands

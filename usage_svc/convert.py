@@ -20,6 +20,7 @@ from usage_svc.events import (
 )
 from usage_svc.funds_store import Account
 from usage_svc.intake import Exceptional
+from usage_svc.key_rate import LimitDemand, LimitShare
 from usage_svc.leases import Demand, Grant
 from usage_svc.reading import Entry, FinishedRequest, UsageSums
 from usage_svc.sessions import Session, SessionId
@@ -288,3 +289,11 @@ def findings_to_pb(findings: Findings) -> pb.AuditLedgerResponse:
         overflow_nanousd=findings.overflow_nanousd,
         overdraft_max_nanousd=findings.overdraft_max_nanousd,
     )
+
+
+def limit_demand_from_pb(demand: pb.LimitDemand) -> LimitDemand:
+    return LimitDemand(*(getattr(demand, name) for name in LimitDemand._fields))
+
+
+def limit_share_to_pb(share: LimitShare) -> pb.LimitShare:
+    return pb.LimitShare(**share._asdict())

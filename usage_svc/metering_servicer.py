@@ -17,6 +17,8 @@ from usage_svc.convert import (
     duration_to_pb,
     exceptional_to_pb,
     grant_to_pb,
+    limit_demand_from_pb,
+    limit_share_to_pb,
     record_from_pb,
     session_id_from_pb,
     session_id_to_pb,
@@ -26,6 +28,7 @@ from usage_svc.driver import write_by_script
 from usage_svc.funding import Funding, fenced
 from usage_svc.key_uses import KeyUses
 from usage_svc.leases import Demand
+from usage_svc.limit_sharing import LimitSharing
 from usage_svc.rating import MAX_ID_CHARS
 from usage_svc.recording import Recorder
 from usage_svc.sessions import Opening, Session, SessionId, SessionState
@@ -38,6 +41,7 @@ class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
         self._database = database
         self._recorder, self._key_uses = recorder, key_uses
         self._funding = Funding(database)
+        self._limit_sharing = LimitSharing(database)
         self._ttl = duration_to_pb(session_ttl_s)
 
     async def OpenSession(self, request: pb.OpenSessionRequest, context: Any) -> pb.OpenSessionResponse:
@@ -89,6 +93,13 @@ class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
         session_id = bounds.session_id(session_id_from_pb(request.session))
         released = await self._funding.seal(session_id, bounds.seq("end_seq", request.end_seq))
         return pb.SealResponse(released_nanousd=released)
+
+    async def ShareLimits(self, request: pb.ShareLimitsRequest, context: Any) -> pb.ShareLimitsResponse:
+        holder_id = bounds.text("holder_id", request.holder_id, MAX_ID_CHARS, chars_min=1)
+        bounds.at_most("demands", len(request.demands), bounds.MAX_DEMANDS)
+        demands = bounds.limit_demands([limit_demand_from_pb(demand) for demand in request.demands])
+        shares = await self._limit_sharing.share(holder_id, demands)
+        return pb.ShareLimitsResponse(shares=map(limit_share_to_pb, shares))
 
     async def AppendLogs(self, request: pb.AppendLogsRequest, context: Any) -> pb.AppendLogsResponse:
         raise Unimplemented("NOT_YET_OFFERED", "this version does not keep inputs and outputs")

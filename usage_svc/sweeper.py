@@ -8,12 +8,13 @@ from chassis.clock import Clock
 from chassis.database import Database
 from chassis.faults import Unavailable
 from chassis.log import logger
-from usage_svc import funds_store, metrics, session_store
-from usage_svc.driver import open_with
+from usage_svc import funds_store, key_rate_store, metrics, session_store
+from usage_svc.driver import Script, open_with, write_by_script
 from usage_svc.sessions import SessionState
 
 SWEEPS_PER_TTL = 10
 MAX_INTERVAL_S = 30.0
+KEY_RATES_MAX = 10_000  # rows deleted in one turn
 
 _log = logger(__name__)
 
@@ -48,6 +49,7 @@ class Sweeper:
                 swept = await self._database.write(
                     lambda transaction: session_store.sweep(transaction, round(self._ttl_s * 1_000_000))
                 )
+            await write_by_script(self._database, _forget_key_rates)
             async with self._database.read() as transaction:
                 await _take_gauges(transaction)
         except Unavailable as fault:
@@ -58,6 +60,11 @@ class Sweeper:
             metrics.SWEPT.inc(swept)
             _log.warning("sessions lost", count=swept, ttl_s=self._ttl_s)
         return swept
+
+
+def _forget_key_rates() -> Script[int]:
+    (rows,) = yield (key_rate_store.forget(KEY_RATES_MAX),)
+    return len(rows)
 
 
 async def _take_gauges(transaction: AsyncSession) -> None:

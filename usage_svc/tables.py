@@ -8,11 +8,13 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Double,
     Index,
     Integer,
     LargeBinary,
     SmallInteger,
     String,
+    Text,
     UniqueConstraint,
     text,
 )
@@ -239,6 +241,19 @@ class QuarantineRow(UsageRow, table=True):
     reason: str = Field(max_length=100)
     record: bytes = Field(sa_type=LargeBinary)
     create_time_us: int = Field(sa_type=BigInteger)
+
+
+class KeyRateRow(UsageRow, table=True):
+    """What all edges together use of one key's limits. Made at its use, and gone again some time after."""
+
+    __tablename__ = "key_rate"
+    __table_args__ = (Index("key_rate_time", "time_us"),)
+
+    key_id: str = Field(primary_key=True, sa_type=_ID)
+    used_requests: float = Field(sa_type=Double)
+    used_tokens: float = Field(sa_type=Double)
+    time_us: int = Field(sa_type=BigInteger)
+    holdings: str = Field(sa_type=Text)  # JSON, by holder: key_rate.py, Holding
 
 
 class FinishedWriteRow(UsageRow, WriteRowFields, table=True):

@@ -52,9 +52,9 @@ class Answer(msgspec.Struct, frozen=True):
     headers: Headers = ()
 
     @staticmethod
-    def from_error(error: RequestError) -> "Answer":
-        """The answer that a refused request gets."""
-        return Answer(error.status, error_body(error), headers=tuple(error.headers().items()))
+    def from_error(error: RequestError, more: Headers = ()) -> "Answer":
+        """The answer that a refused request gets, with `more` headers."""
+        return Answer(error.status, error_body(error), headers=(*error.headers().items(), *more))
 
     @staticmethod
     def from_json(value: object) -> "Answer":

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from edge.http.answer import new_request_id
+from edge.http.answer import Headers, new_request_id
 
 if TYPE_CHECKING:
     from pricing import TokenUsage
@@ -26,6 +26,7 @@ class RequestRecord:
         "method",
         "model",
         "path",
+        "rate_headers",
         "request_id",
         "started_at_s",
         "status",
@@ -50,3 +51,4 @@ class RequestRecord:
         self.charge_nanousd = 0
         self.first_byte_at_s = 0.0
         self.upstream_s = 0.0
+        self.rate_headers: Headers = ()  # what a limited key has left, for the answer

@@ -146,7 +146,15 @@ ERRORS: Mapping[str, ErrorRow] = MappingProxyType(
             "rate_limit_error",
             "rate_limit_exceeded",
             "the key's limits, with a true `retry-after`",
-            "The rate limit of this API key is reached. Retry after {retry_after_s} s.",
+            "The rate limit of this API key is reached. {limit} Retry after {retry_after_s} s.",
+        ),
+        "tokens_over_limit": ErrorRow(
+            400,
+            "invalid_request_error",
+            "tokens_over_limit",
+            "the request could use more tokens than its key may use in a whole minute: waiting would not help",
+            "This request can use up to {tokens} tokens, and this API key may use {limit} tokens per minute. Lower "
+            "`max_tokens`, shorten the prompt, or ask for a higher limit.",
         ),
         "funds_reserved": ErrorRow(
             429,
@@ -314,8 +322,14 @@ def headers_too_large() -> RequestError:
     return RequestError("headers_too_large", ERRORS["headers_too_large"].message)
 
 
-def rate_limited(retry_after_s: int) -> RequestError:
-    return _retry_later("rate_limited", retry_after_s)
+def rate_limited(limit: str, retry_after_s: int) -> RequestError:
+    """`limit` is a sentence that says which one."""
+    return _retry_later("rate_limited", retry_after_s, limit=limit)
+
+
+def tokens_over_limit(tokens: int, limit: int) -> RequestError:
+    message = ERRORS["tokens_over_limit"].message.format(tokens=tokens, limit=limit)
+    return RequestError("tokens_over_limit", message)
 
 
 def funds_reserved(retry_after_s: int) -> RequestError:

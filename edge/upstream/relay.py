@@ -39,6 +39,7 @@ class Relay:
         commit_at_s: float,
         clock_s: Callable[[], float],
         drains: Drains,
+        more_headers: Headers = (),
     ) -> None:
         self.request, self.tap, self.request_id = request, tap, request_id
         self.connection = request.connection
@@ -53,6 +54,7 @@ class Relay:
         self._abandoned_drain_s = abandoned_drain_s
         self._commit_at_s = commit_at_s
         self._clock_s, self._drains = clock_s, drains
+        self._more_headers = more_headers
         self._last_write_s = now_s
         self._full_since_s = 0.0
         self._call: Call | None = None
@@ -66,6 +68,8 @@ class Relay:
             return
         self.committed = True
         lines = header_lines(headers)
+        if self._more_headers:
+            lines += header_lines(self._more_headers)
         if self.chunked:
             lines += b"transfer-encoding: chunked\r\n"
         self._put(head(self.request, 200, self.request_id, self.keep_alive, lines))

@@ -128,21 +128,35 @@ class Stack:
 
     @asynccontextmanager
     async def _edge(self, lifetime: Lifetime, port: int) -> AsyncIterator[int]:
+        async with open_edge(self._edge_settings(port, "edge"), lifetime) as edge:
+            self.edge = edge
+            yield edge.port
+            self.edge = None
+
+    @asynccontextmanager
+    async def further_edge(self, name: str) -> AsyncIterator[str]:
+        """One more edge of the same services, with a folder of its own. Gives its root URL."""
+        lifetime = Lifetime()
+        async with open_edge(self._edge_settings(0, name), lifetime) as edge:
+            await eventually(lambda: edge.catalog.current.number and edge.meter.ready)
+            yield f"http://127.0.0.1:{edge.port}"
+            lifetime.stop()
+        await lifetime.cancel_supervised()
+        assert lifetime.failure is None, lifetime.failure
+
+    def _edge_settings(self, port: int, folder: str) -> EdgeSettings:
         values = {
             "listen_port": port,
             "auth_address": f"127.0.0.1:{self.processes['auth'].port}",
             "catalog_address": f"127.0.0.1:{self.processes['catalog'].port}",
             "usage_address": f"127.0.0.1:{self.processes['usage'].port}",
-            "data_dir": self.folder / "edge",
+            "data_dir": self.folder / folder,
             "endpoint_lag_s": 0,
             "drain_s": 5,
             "ship_linger_s": 0.01,  # tests wait for what is shipped
             **self._settings.get("edge", {}),
         }
-        async with open_edge(EdgeSettings(**values), lifetime) as edge:
-            self.edge = edge
-            yield edge.port
-            self.edge = None
+        return EdgeSettings(**values)
 
     async def start(self, name: str) -> None:
         """Starts a process that was stopped, on its port."""

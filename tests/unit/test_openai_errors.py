@@ -25,7 +25,8 @@ EXAMPLES: dict[str, Callable[[], RequestError]] = {
     "expectation_failed": errors.expectation_failed,
     "upgrade_required": errors.upgrade_required,
     "headers_too_large": errors.headers_too_large,
-    "rate_limited": lambda: errors.rate_limited(7),
+    "tokens_over_limit": lambda: errors.tokens_over_limit(700, 600),
+    "rate_limited": lambda: errors.rate_limited("Sixty a minute.", 7),
     "funds_reserved": lambda: errors.funds_reserved(2),
     "internal_error": errors.internal_error,
     "upstream_error": errors.upstream_error,
@@ -99,8 +100,8 @@ def test_a_catalog_of_thousands_does_not_make_an_error_of_megabytes() -> None:
 
 
 def test_a_retry_after_is_between_one_second_and_what_sdks_honour() -> None:
-    assert errors.rate_limited(0).headers() == {"retry-after": "1"}
-    assert errors.rate_limited(3_600).headers() == {"retry-after": "60"}
+    assert errors.rate_limited("", 0).headers() == {"retry-after": "1"}
+    assert errors.rate_limited("", 3_600).headers() == {"retry-after": "60"}
     assert errors.funds_reserved(2).headers() == {"retry-after": "2"}
     assert errors.unavailable("No.", 5).headers() == {"retry-after": "5"}
 

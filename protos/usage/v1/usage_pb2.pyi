@@ -683,6 +683,170 @@ class RecallResponse(_message.Message):
 Global___RecallResponse: _TypeAlias = RecallResponse  # noqa: Y015
 
 @_typing.final
+class LimitDemand(_message.Message):
+    """What an edge needs of one key's limits. Of a limit that the key does not have, everything is 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    CONCURRENT_REQUESTS_FIELD_NUMBER: _builtins.int
+    WANT_REQUESTS_FIELD_NUMBER: _builtins.int
+    WANT_TOKENS_FIELD_NUMBER: _builtins.int
+    MIN_TOKENS_FIELD_NUMBER: _builtins.int
+    WANT_SLOTS_FIELD_NUMBER: _builtins.int
+    OPEN_REQUESTS_FIELD_NUMBER: _builtins.int
+    RETURNED_REQUESTS_FIELD_NUMBER: _builtins.int
+    RETURNED_TOKENS_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """Which key."""
+    seq: _builtins.int
+    """Rises with every demand of this holder for this key. A repeat gets the same answer and draws nothing."""
+    requests_per_minute: _builtins.int
+    """The key's limits, as the edge was told them."""
+    tokens_per_minute: _builtins.int
+    """As above."""
+    concurrent_requests: _builtins.int
+    """As above."""
+    want_requests: _builtins.int
+    """As many requests as can be had up to this."""
+    want_tokens: _builtins.int
+    """As many tokens as can be had up to this."""
+    min_tokens: _builtins.int
+    """No tokens if less than this can be had."""
+    want_slots: _builtins.int
+    """Requests that may be open at this edge: all that it wants, those that it has included."""
+    open_requests: _builtins.int
+    """Of them, those that are open now and cannot be taken away."""
+    returned_requests: _builtins.int
+    """Granted before and not used."""
+    returned_tokens: _builtins.int
+    """Granted before and not used, or reserved by a request that used less."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        requests_per_minute: _builtins.int = ...,
+        tokens_per_minute: _builtins.int = ...,
+        concurrent_requests: _builtins.int = ...,
+        want_requests: _builtins.int = ...,
+        want_tokens: _builtins.int = ...,
+        min_tokens: _builtins.int = ...,
+        want_slots: _builtins.int = ...,
+        open_requests: _builtins.int = ...,
+        returned_requests: _builtins.int = ...,
+        returned_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrent_requests", b"concurrent_requests", "key_id", b"key_id", "min_tokens", b"min_tokens", "open_requests", b"open_requests", "requests_per_minute", b"requests_per_minute", "returned_requests", b"returned_requests", "returned_tokens", b"returned_tokens", "seq", b"seq", "tokens_per_minute", b"tokens_per_minute", "want_requests", b"want_requests", "want_slots", b"want_slots", "want_tokens", b"want_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitDemand: _TypeAlias = LimitDemand  # noqa: Y015
+
+@_typing.final
+class LimitShare(_message.Message):
+    """What an edge may admit of one key beyond what it was granted before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    GRANTED_REQUESTS_FIELD_NUMBER: _builtins.int
+    GRANTED_TOKENS_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    CONTENDED_FIELD_NUMBER: _builtins.int
+    USED_REQUESTS_FIELD_NUMBER: _builtins.int
+    USED_TOKENS_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """As in the demand."""
+    granted_requests: _builtins.int
+    """Requests."""
+    granted_tokens: _builtins.int
+    """Tokens."""
+    slots: _builtins.int
+    """Requests that may be open at this edge, in place of what it was told before. Ends some time after the last demand."""
+    contended: _builtins.bool
+    """Whether slots are short: what is not in use is wanted back at once."""
+    used_requests: _builtins.float
+    """Requests of the minute that all edges together were granted and that have not come back yet, this grant included."""
+    used_tokens: _builtins.float
+    """Tokens, in the same way."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        granted_requests: _builtins.int = ...,
+        granted_tokens: _builtins.int = ...,
+        slots: _builtins.int = ...,
+        contended: _builtins.bool = ...,
+        used_requests: _builtins.float = ...,
+        used_tokens: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contended", b"contended", "granted_requests", b"granted_requests", "granted_tokens", b"granted_tokens", "key_id", b"key_id", "slots", b"slots", "used_requests", b"used_requests", "used_tokens", b"used_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitShare: _TypeAlias = LimitShare  # noqa: Y015
+
+@_typing.final
+class ShareLimitsRequest(_message.Message):
+    """See MeteringService.ShareLimits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDER_ID_FIELD_NUMBER: _builtins.int
+    DEMANDS_FIELD_NUMBER: _builtins.int
+    holder_id: _builtins.str
+    """Made by the edge's process at its start, 1 to 100 characters: who has the slots."""
+    @_builtins.property
+    def demands(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitDemand]:
+        """At most 1000, of one key each."""
+
+    def __init__(
+        self,
+        *,
+        holder_id: _builtins.str = ...,
+        demands: _abc.Iterable[Global___LimitDemand] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demands", b"demands", "holder_id", b"holder_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShareLimitsRequest: _TypeAlias = ShareLimitsRequest  # noqa: Y015
+
+@_typing.final
+class ShareLimitsResponse(_message.Message):
+    """See MeteringService.ShareLimits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitShare]:
+        """One per demand, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        shares: _abc.Iterable[Global___LimitShare] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shares", b"shares"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShareLimitsResponse: _TypeAlias = ShareLimitsResponse  # noqa: Y015
+
+@_typing.final
 class TokenCounts(_message.Message):
     """Token counts as the upstream reported them; see pricing/token_usage.py."""
 

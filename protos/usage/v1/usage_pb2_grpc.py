@@ -65,6 +65,11 @@ class MeteringServiceStub:
                 request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.SealRequest.SerializeToString,
                 response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.SealResponse.FromString,
                 _registered_method=True)
+        self.ShareLimits = channel.unary_unary(
+                '/tollgate.usage.v1.MeteringService/ShareLimits',
+                request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.ShareLimitsRequest.SerializeToString,
+                response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.ShareLimitsResponse.FromString,
+                _registered_method=True)
         self.AppendLogs = channel.unary_unary(
                 '/tollgate.usage.v1.MeteringService/AppendLogs',
                 request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.AppendLogsRequest.SerializeToString,
@@ -124,6 +129,14 @@ class MeteringServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ShareLimits(self, request, context):
+        """Hands an edge its shares of the rates of keys, for many keys in one call, about once a second while they are in use.
+        docs/limits.md states the protocol. Needs no session: rates are not money.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AppendLogs(self, request, context):
         """Appends captured inputs and outputs. Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED.
         """
@@ -163,6 +176,11 @@ def add_MeteringServiceServicer_to_server(servicer, server):
                     servicer.Seal,
                     request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.SealRequest.FromString,
                     response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.SealResponse.SerializeToString,
+            ),
+            'ShareLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShareLimits,
+                    request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.ShareLimitsRequest.FromString,
+                    response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.ShareLimitsResponse.SerializeToString,
             ),
             'AppendLogs': grpc.unary_unary_rpc_method_handler(
                     servicer.AppendLogs,
@@ -333,6 +351,33 @@ class MeteringService:
             '/tollgate.usage.v1.MeteringService/Seal',
             protos_dot_usage_dot_v1_dot_usage__pb2.SealRequest.SerializeToString,
             protos_dot_usage_dot_v1_dot_usage__pb2.SealResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShareLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.usage.v1.MeteringService/ShareLimits',
+            protos_dot_usage_dot_v1_dot_usage__pb2.ShareLimitsRequest.SerializeToString,
+            protos_dot_usage_dot_v1_dot_usage__pb2.ShareLimitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

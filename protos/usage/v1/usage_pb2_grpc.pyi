@@ -58,6 +58,10 @@ class MeteringServiceStub:
     """Says that a spool holds nothing more: what its leases still reserve is released. FAILED_PRECONDITION with reason
     SPOOL_NOT_INGESTED while the cursor is not behind the last record. A repeat returns the first answer.
     """
+    ShareLimits: _grpc.UnaryUnaryMultiCallable[_usage_pb2.ShareLimitsRequest, _usage_pb2.ShareLimitsResponse]
+    """Hands an edge its shares of the rates of keys, for many keys in one call, about once a second while they are in use.
+    docs/limits.md states the protocol. Needs no session: rates are not money.
+    """
     AppendLogs: _grpc.UnaryUnaryMultiCallable[_usage_pb2.AppendLogsRequest, _usage_pb2.AppendLogsResponse]
     """Appends captured inputs and outputs. Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED."""
 
@@ -86,6 +90,10 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     Seal: _aio.UnaryUnaryMultiCallable[_usage_pb2.SealRequest, _usage_pb2.SealResponse]  # type: ignore[assignment]
     """Says that a spool holds nothing more: what its leases still reserve is released. FAILED_PRECONDITION with reason
     SPOOL_NOT_INGESTED while the cursor is not behind the last record. A repeat returns the first answer.
+    """
+    ShareLimits: _aio.UnaryUnaryMultiCallable[_usage_pb2.ShareLimitsRequest, _usage_pb2.ShareLimitsResponse]  # type: ignore[assignment]
+    """Hands an edge its shares of the rates of keys, for many keys in one call, about once a second while they are in use.
+    docs/limits.md states the protocol. Needs no session: rates are not money.
     """
     AppendLogs: _aio.UnaryUnaryMultiCallable[_usage_pb2.AppendLogsRequest, _usage_pb2.AppendLogsResponse]  # type: ignore[assignment]
     """Appends captured inputs and outputs. Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED."""
@@ -148,6 +156,16 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_usage_pb2.SealResponse, _abc.Awaitable[_usage_pb2.SealResponse]]:
         """Says that a spool holds nothing more: what its leases still reserve is released. FAILED_PRECONDITION with reason
         SPOOL_NOT_INGESTED while the cursor is not behind the last record. A repeat returns the first answer.
+        """
+
+    @_abc_1.abstractmethod
+    def ShareLimits(
+        self,
+        request: _usage_pb2.ShareLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.ShareLimitsResponse, _abc.Awaitable[_usage_pb2.ShareLimitsResponse]]:
+        """Hands an edge its shares of the rates of keys, for many keys in one call, about once a second while they are in use.
+        docs/limits.md states the protocol. Needs no session: rates are not money.
         """
 
     @_abc_1.abstractmethod
