@@ -1,0 +1,99 @@
+"""What `kubectl kustomize` makes of the overlays, with every combination of components that makes sense."""
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from itertools import chain, combinations
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import yaml
+
+from tests.k8s.tools import ROOT, run
+
+K8S = ROOT / "k8s"
+Document = dict[str, Any]
+
+WORKLOADS = {"Deployment", "StatefulSet", "Job"}
+# In front of the edge stands one of these, or something of the operator's own.
+_FRONTS = ((), ("ingress-nginx",), ("gateway",), ("gateway", "gateway-envoy"))
+_FREE = {"dev": ("monitoring", "spool-pvc"), "production": ("monitoring", "spool-pvc", "hpa-open-streams")}
+_DEV_WITH_TLS = ("mtls", "cert-manager")  # production has these by itself
+
+
+class Combination(NamedTuple):
+    """An overlay, and the components that are added to it, in their order."""
+
+    overlay: str
+    components: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "+".join([self.overlay, *self.components])
+
+
+def every_combination() -> list[Combination]:
+    """Each overlay with each front and each subset of the components that are free to choose."""
+    found = []
+    for overlay, free in _FREE.items():
+        for front in _FRONTS:
+            for chosen in chain.from_iterable(combinations(free, count) for count in range(len(free) + 1)):
+                found.append(Combination(overlay, (*front, *chosen)))
+    found.append(Combination("dev", _DEV_WITH_TLS))
+    found.append(Combination("dev", (*_DEV_WITH_TLS, "spool-pvc")))
+    return found
+
+
+PRODUCTION = Combination("production", ())
+DEV = Combination("dev", ())
+FULLEST = Combination("production", ("gateway", "gateway-envoy", "monitoring", "spool-pvc", "hpa-open-streams"))
+
+
+@cache
+def rendered(combination: Combination) -> tuple[Document, ...]:
+    """Every object of a combination."""
+    with TemporaryDirectory() as folder:
+        here = os.path.relpath(K8S, os.path.realpath(folder))
+        kustomization = {
+            "namespace": "tollgate",
+            "resources": [f"{here}/overlays/{combination.overlay}"],
+            "components": [f"{here}/components/{name}" for name in combination.components],
+        }
+        (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        made = run("kubectl", "kustomize", folder)
+    assert made.returncode == 0, f"{combination}: {made.stderr}"
+    return tuple(yaml.safe_load_all(made.stdout))
+
+
+def objects(combination: Combination, *kinds: str) -> Iterator[Document]:
+    """The objects of some kinds."""
+    return (each for each in rendered(combination) if each["kind"] in kinds)
+
+
+def named(combination: Combination, kind: str, name: str) -> Document:
+    """One object."""
+    (found,) = (each for each in objects(combination, kind) if each["metadata"]["name"] == name)
+    return found
+
+
+def workloads(combination: Combination) -> dict[str, Document]:
+    """What runs pods, by the component's label."""
+    return {each["metadata"]["labels"]["app.kubernetes.io/component"]: each for each in objects(combination, *WORKLOADS)}
+
+
+def pod(workload: Document) -> Document:
+    """The pod that a workload makes."""
+    template: Document = workload["spec"]["template"]
+    return template
+
+
+def container(workload: Document) -> Document:
+    """The one container of a workload."""
+    (only,) = pod(workload)["spec"]["containers"]
+    found: Document = only
+    return found
+
+
+def environment(workload: Document) -> dict[str, Any]:
+    """The container's variables: a text, or where it comes from."""
+    return {each["name"]: each.get("value", each.get("valueFrom")) for each in container(workload).get("env", [])}
