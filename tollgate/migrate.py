@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from chassis.settings import PREFIX, ServiceSettings, load
+from chassis.settings import PREFIX, DatabaseSettings, load
 from tollgate.failure import CommandFailed
 from tollgate.options import AsJson
 from tollgate.output import Document, show, table
@@ -70,7 +70,7 @@ def migrate_service(name: str) -> str:
         raise CommandFailed("MIGRATION_FAILED", f"{name}_svc's database cannot be migrated: {first_line}") from error
 
 
-def _database_settings(name: str) -> type[ServiceSettings]:
-    """What every service has, under the prefix of one: a migration needs no pepper, so it should not hold it."""
-    config = {**ServiceSettings.model_config, "env_prefix": f"{PREFIX}{name.upper()}_"}
-    return type("DatabaseSettings", (ServiceSettings,), {"model_config": config, "__module__": __name__})
+def _database_settings(name: str) -> type[DatabaseSettings]:
+    """What every service has, under the prefix of one: a migration needs no pepper, so it need not be given it."""
+    config = {**DatabaseSettings.model_config, "env_prefix": f"{PREFIX}{name.upper()}_"}
+    return type("OneDatabase", (DatabaseSettings,), {"model_config": config, "__module__": __name__})

@@ -75,7 +75,7 @@ FIELDS: dict[tuple[str, str], dict[str, Any]] = {
 
 
 def is_custom(document: dict[str, Any]) -> bool:
-    """Whether an object is of a kind that Kubernetes itself does not have: Kubernetes' own groups end so, or have none."""
+    """Whether an object is of a kind that Kubernetes itself does not have."""
     group, slash, _ = document["apiVersion"].partition("/")
     ours = not slash or "." not in group
     return not ours and (not group.endswith(".k8s.io") or group == "gateway.networking.k8s.io")

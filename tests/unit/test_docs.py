@@ -19,7 +19,7 @@ def test_a_table_in_the_docs_equals_the_code(name: str) -> None:
 
 
 def _pages() -> list[Path]:
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md")), ROOT / "k8s" / "README.md"]
 
 
 @pytest.mark.parametrize("page", _pages(), ids=lambda page: str(page.relative_to(ROOT)))
@@ -31,6 +31,6 @@ def test_every_link_inside_the_repository_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", _pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_that_a_page_names_exists(page: Path) -> None:
-    rooms = "protos|chassis|pricing|auth_svc|catalog_svc|usage_svc|edge|tollgate|tests|bench|docs"
+    rooms = "protos|chassis|pricing|auth_svc|catalog_svc|usage_svc|edge|tollgate|tests|bench|docs|k8s"
     for name in re.findall(rf"`((?:{rooms})/[\w./-]*)`", page.read_text()):
         assert (ROOT / name).exists(), f"{page.name} names {name}, which is not there"
