@@ -271,7 +271,8 @@ def test_certificates_have_the_names_that_callers_are_known_by_and_that_services
         for volume in pod(workload)["spec"].get("volumes", [])
         if "secret" in volume
     }
-    assert mounted == {spec["secretName"] for name, spec in found.items() if name != "tollgate-ca"}
+    issued = {spec["secretName"] for name, spec in found.items() if name != "tollgate-ca"}
+    assert mounted - {"upstream-credentials"} == issued
     for name in (*SERVING, "operator"):
         assert found[name]["commonName"] == name
         assert name in found[name]["dnsNames"]
