@@ -5,7 +5,7 @@ documented shape with a request id, its record is written once, and a bug leaks 
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from urllib.parse import unquote
 
@@ -18,14 +18,13 @@ from edge.http.body import ClientGone
 from edge.http.protocol import Request
 from edge.http.record import CLIENT_GONE_STATUS, RequestRecord
 from edge.listing import Listing
+from edge.management.routes import Handler, ManagementRoutes, Methods
 from edge.openai import errors
 from edge.openai.errors import RequestError
 from edge.readiness import Readiness
 from edge.routing.snapshot import CHAT, RESPONSES
 
 _log = logger(__name__)
-
-Handler = Callable[[Request, RequestRecord], Awaitable[Sent]]
 
 _PREFLIGHT_MAX_AGE_S = 600
 
@@ -37,6 +36,7 @@ class App:
         self,
         generator: Generator,
         listing: Listing,
+        management: ManagementRoutes,
         readiness: Readiness,
         access_log: AccessLog,
         client_stall_s: float,
@@ -46,13 +46,15 @@ class App:
         self._listing = listing
         self._readiness = readiness
         # path -> method -> (endpoint label, handler)
-        self._routes: Mapping[str, Mapping[str, tuple[str, Handler]]] = {
+        self._routes: Mapping[str, Methods] = {
             "/v1/chat/completions": {"POST": ("chat_completions", partial(generator.generate, CHAT))},
             "/v1/responses": {"POST": ("responses", partial(generator.generate, RESPONSES))},
             "/v1/models": _readable("models", listing.list_models),
             "/healthz": _readable("health", readiness.alive),
             "/readyz": _readable("health", readiness.ready),
+            **management.exact,
         }
+        self._management = management
         self._one_model = _readable("models", self._model)
 
     async def __call__(self, request: Request) -> Sent:
@@ -84,7 +86,8 @@ class App:
     def _find(self, request: Request) -> tuple[str, Handler]:
         methods = self._routes.get(request.path)
         if methods is None:
-            methods = self._one_model if request.path.startswith("/v1/models/") else None
+            is_model = request.path.startswith("/v1/models/")
+            methods = self._one_model if is_model else self._management.below(request.path)
         if methods is None:
             raise errors.not_found(unquote(request.path))
         found = methods.get(request.method)
@@ -111,7 +114,7 @@ class App:
         self._access_log.write(record, now_s)
 
 
-def _readable(endpoint: str, handler: Handler) -> Mapping[str, tuple[str, Handler]]:
+def _readable(endpoint: str, handler: Handler) -> Methods:
     return {"GET": (endpoint, handler), "HEAD": (endpoint, handler)}
 
 

@@ -24,6 +24,10 @@ from edge.http.https import Https
 from edge.http.protocol import Server
 from edge.limits.limiter import Limiter
 from edge.listing import Listing
+from edge.management.caller import Callers
+from edge.management.keys import Keys
+from edge.management.routes import ManagementRoutes
+from edge.management.spending import Spending
 from edge.metering.meter import Meter
 from edge.metering.settings import Durability, MeteringSettings
 from edge.readiness import Readiness
@@ -120,7 +124,19 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
     generator = Generator(configured, clock, keys, catalog, meter, limiter, upstreams, watchdog)
     readiness = Readiness(clock, keys, catalog, meter)
     listing = Listing(clock, keys, catalog, configured.models_public)
-    app = App(generator, listing, readiness, access_log, configured.client_stall_s)
+    callers = Callers(keys, configured.rpc_timeout_s)
+    usage_reader = usage_pb2_grpc.UsageServiceStub(usage)
+    management = ManagementRoutes(
+        Keys(
+            callers,
+            clock,
+            auth_pb2_grpc.KeyManagementServiceStub(auth),
+            usage_reader,
+            configured.body_timeout_s,
+        ),
+        Spending(callers, clock, usage_reader),
+    )
+    app = App(generator, listing, management, readiness, access_log, configured.client_stall_s)
     for name, work in (
         ("watchdog", watchdog.watch()),
         ("key watch", keys.follow()),

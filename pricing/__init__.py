@@ -1,4 +1,4 @@
-"""One pure rule that two processes need: token usage and a price in, nano-USD out.
+"""Pure rules about money that several processes need: token usage and a price in, nano-USD out; USD as text.
 
 The edge bounds a hold with it and reports a request's cost; usage_svc rates the same event with it, so both always
 agree. No I/O and nothing else may live here (docs/billing.md, "Money"; held by tests/unit/test_architecture.py).

@@ -11,10 +11,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from pricing.usd import usd_from_nanousd
 from protos.auth.v1 import auth_pb2
 from protos.catalog.v1 import catalog_pb2
 from protos.usage.v1 import usage_pb2
-from tollgate.money import usd_from_nanousd
 from tollgate.output import Document
 
 _NANOS_PER_MICRO = 1000

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chassis.faults import NotFound
+from pricing.usd import nanousd_from_usd, usd_from_nanousd
 from protos.auth.v1 import auth_pb2
 from protos.usage.v1 import usage_pb2
 from tollgate.local_model import MODEL_ID
-from tollgate.money import nanousd_from_usd, usd_from_nanousd
 from tollgate.narration import Narration
 from tollgate.services import Services
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from pricing.usd import nanousd_from_usd
 from protos.auth.v1 import auth_pb2
-from tollgate.money import nanousd_from_usd
 from tollgate.output import Document
 
 CUSTOM = "custom"

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tollgate.money import nanousd_from_usd
+from pricing.usd import nanousd_from_usd
 
 
 def _usd(text: str) -> int:

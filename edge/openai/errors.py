@@ -37,7 +37,7 @@ ERRORS: Mapping[str, ErrorRow] = MappingProxyType(
             "invalid_request_error",
             "invalid_request_error",
             "the body is not valid JSON or not an object; no `model`; a field that decides is given twice or has "
-            "a wrong type",
+            "a wrong type; management: a field or parameter that is unknown, missing or wrong, named in `param`",
             "{detail}",
         ),
         "unknown_model": ErrorRow(
@@ -53,6 +53,27 @@ ERRORS: Mapping[str, ErrorRow] = MappingProxyType(
             "unsupported_parameter",
             "a field that this service refuses, named in `param`, with the reason",
             "{detail}",
+        ),
+        "last_management_key": ErrorRow(
+            400,
+            "invalid_request_error",
+            "last_management_key",
+            "management: without this key nobody could manage the account any more",
+            "This is the account's last working key with the `management` scope. Create another one first.",
+        ),
+        "key_not_working": ErrorRow(
+            400,
+            "invalid_request_error",
+            "key_not_working",
+            "management: a key that was revoked, or has expired, cannot be changed so",
+            "This cannot be done: {detail}.",
+        ),
+        "too_many_keys": ErrorRow(
+            400,
+            "invalid_request_error",
+            "too_many_keys",
+            "management: the account has as many keys as it may have",
+            "No more keys can be made: {detail}.",
         ),
         "bad_http": ErrorRow(
             400,
@@ -91,6 +112,13 @@ ERRORS: Mapping[str, ErrorRow] = MappingProxyType(
             None,
             "GET /v1/models/{id} of a model that is not live, or not in the key's allow-list",
             "There is no model `{model}` here. See GET /v1/models.",
+        ),
+        "resource_not_found": ErrorRow(
+            404,
+            "invalid_request_error",
+            None,
+            "management: this account has no key or request with this id, whether or not another one has",
+            "There is nothing with this id in this account.",
         ),
         "method_not_allowed": ErrorRow(
             405,

@@ -21,10 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pricing.usd import nanousd_from_usd
 from protos.auth.v1 import auth_pb2
 from protos.usage.v1 import usage_pb2
 from tests.harness.eventually import eventually_sync
-from tollgate.money import nanousd_from_usd
 from tollgate.services import Addresses, Services, new_request_id
 
 START_S_MAX = 120.0  # two cores shared with other tests

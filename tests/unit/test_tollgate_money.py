@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollgate.money import nanousd_from_usd, usd_from_nanousd, usd_per_million
+from pricing.usd import nanousd_from_usd, usd_from_nanousd
+from tollgate.money import usd_per_million
 
 
 @given(st.integers(min_value=-(10**18), max_value=10**18))
