@@ -126,10 +126,9 @@ def _request_filter(request: pb.ListRequestsRequest) -> RequestFilter:
 def _time_range(request: pb.ListRequestsRequest | pb.QueryUsageRequest) -> tuple[int, int]:
     start = moment_us_from_pb(request.start_time) if request.HasField("start_time") else 0
     end = moment_us_from_pb(request.end_time) if request.HasField("end_time") else _MAX_INT64
-    start, end = max(start, 0), min(end, _MAX_INT64)
     if start > end:
         raise InvalidArgument("end_time", "is before start_time")
-    return start, end
+    return min(max(start, 0), _MAX_INT64), min(max(end, 0), _MAX_INT64)
 
 
 def _usage_query(request: pb.QueryUsageRequest) -> UsageQuery:
