@@ -29,7 +29,7 @@ class Callers:
             RequestError: 401 for whatever is not a working key, 403 for one that cannot manage, 503 when that cannot be
                 found out.
         """
-        grant = await grant_of(request.headers, self._keys)
+        grant = await grant_of(request.headers, self._keys, record.request_id)
         record.account_id, record.key_prefix = grant.account_id, grant.public_prefix
         if not grant.active:
             raise errors.permission_denied("This account is suspended. Contact the operator of this service.")

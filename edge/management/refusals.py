@@ -1,6 +1,7 @@
 """The rows of the error table that only the management API answers."""
 
-from edge.openai.errors import ERRORS, RequestError
+from edge.openai.error_table import ERRORS
+from edge.openai.errors import RequestError
 
 
 def resource_not_found() -> RequestError:

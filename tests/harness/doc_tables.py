@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client.metrics import MetricWrapperBase
 
 from edge.counting import LoopCounter, LoopHistogram
-from edge.openai.errors import ERRORS
+from edge.openai.error_table import ERRORS
 
 DOCS = Path(__file__).parents[2] / "docs"
 

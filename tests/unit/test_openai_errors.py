@@ -5,8 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
+from edge.management import refusals
 from edge.openai import errors
-from edge.openai.errors import ERRORS, RequestError
+from edge.openai.error_table import ERRORS
+from edge.openai.errors import RequestError
 
 EXAMPLES: dict[str, Callable[[], RequestError]] = {
     "invalid_request": lambda: errors.invalid_request("`model` is missing.", "model"),
@@ -16,6 +18,10 @@ EXAMPLES: dict[str, Callable[[], RequestError]] = {
     "invalid_api_key": errors.invalid_api_key,
     "insufficient_balance": lambda: errors.insufficient_balance("Add credit in the console."),
     "permission_denied": lambda: errors.permission_denied("The account is suspended."),
+    "resource_not_found": refusals.resource_not_found,
+    "last_management_key": refusals.last_management_key,
+    "key_not_working": lambda: refusals.key_not_working("the key was revoked"),
+    "too_many_keys": lambda: refusals.too_many_keys("the account has 200 keys"),
     "model_not_found": lambda: errors.model_not_found("gpt-9"),
     "not_found": lambda: errors.not_found("/v1/embeddings"),
     "method_not_allowed": lambda: errors.method_not_allowed("GET", "/v1/responses", ["POST"]),
