@@ -41,6 +41,7 @@ _OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # else an unanswered ping is waited for a whole minute (measured; 1.85)
     ("grpc.keepalive_permit_without_calls", 1),
     # A restarted service must be found again within a second, not after gRPC's default of up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),

@@ -111,7 +111,9 @@ async def auth_service(
     async with (
         Database(open_engine(database_url)) as database,
         open_servicers(configured, database, lifetime, clock=clock or SystemClock()) as servicers,
-        RpcServer(servicers, Serving(drain_s=configured.drain_s)) as server,
+        RpcServer(
+            servicers, Serving(drain_s=configured.drain_s, connection_age_s=configured.connection_age_s)
+        ) as server,
         client.channel(f"127.0.0.1:{server.port}") as channel,
     ):
         yield AuthService(
