@@ -21,7 +21,8 @@ from edge.app import App
 from edge.generation import Generator
 from edge.http.access_log import AccessLog
 from edge.http.https import Https
-from edge.http.protocol import Server
+from edge.http.protocol import ConnectionBounds, Server
+from edge.limits.addresses import Addresses
 from edge.limits.limiter import Limiter
 from edge.listing import Listing
 from edge.management.caller import Callers
@@ -99,6 +100,12 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
         unknown_s=configured.unknown_key_s,
         rpc_timeout_s=configured.rpc_timeout_s,
     )
+    addresses = Addresses(
+        clock,
+        trusted_proxy_hops=configured.trusted_proxy_hops,
+        connections_max=configured.connections_per_address_max,
+        failed_keys_per_minute=configured.failed_keys_per_minute,
+    )
     catalog = CatalogWatch(
         catalog_pb2_grpc.CatalogServiceStub(catalog_channel),
         configured.data_dir,
@@ -121,10 +128,10 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
     metrics.LIMITED_KEYS.set_function(lambda: float(len(limiter)))
     access_log = AccessLog(configured.access_log)
     stack.callback(access_log.flush)
-    generator = Generator(configured, clock, keys, catalog, meter, limiter, upstreams, watchdog)
+    generator = Generator(configured, clock, keys, addresses, catalog, meter, limiter, upstreams, watchdog)
     readiness = Readiness(clock, keys, catalog, meter)
-    listing = Listing(clock, keys, catalog, configured.models_public)
-    callers = Callers(keys, configured.rpc_timeout_s)
+    listing = Listing(clock, keys, addresses, catalog, configured.models_public)
+    callers = Callers(keys, addresses, configured.rpc_timeout_s)
     usage_reader = usage_pb2_grpc.UsageServiceStub(usage)
     management = ManagementRoutes(
         Keys(
@@ -151,6 +158,7 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
 
     server = Server(
         app,
+        ConnectionBounds(addresses.opened, addresses.closed, configured.header_timeout_s),
         keepalive_timeout=configured.keep_alive_s,
         max_line_size=configured.header_bytes_max,
         max_field_size=configured.header_bytes_max,

@@ -22,6 +22,7 @@ from edge.http.answer import Answer, Sent, simple_answer
 from edge.http.body import ClientGone, read_body
 from edge.http.protocol import Request
 from edge.http.record import RequestRecord
+from edge.limits.addresses import Addresses
 from edge.limits.headers import rate_headers
 from edge.limits.limiter import Limiter
 from edge.metering.meter import Meter
@@ -60,6 +61,7 @@ class Generator:
         settings: EdgeSettings,
         clock: Clock,
         keys: KeyCache,
+        addresses: Addresses,
         catalog: CatalogWatch,
         meter: Meter,
         limiter: Limiter,
@@ -67,7 +69,7 @@ class Generator:
         watchdog: Watchdog,
     ) -> None:
         self._settings, self._clock = settings, clock
-        self._keys, self._catalog, self._meter = keys, catalog, meter
+        self._keys, self._addresses, self._catalog, self._meter = keys, addresses, catalog, meter
         self._limiter, self._watchdog = limiter, watchdog
         self._health = Health()
         self._attempts = Attempts(upstreams, self._health)
@@ -84,7 +86,7 @@ class Generator:
     async def generate(self, resource: str, request: Request, record: RequestRecord) -> Sent:
         """POST to one of the two resources."""
         grant = held_grant(request.headers, self._keys) or await grant_of(
-            request.headers, self._keys, record.request_id
+            request, self._keys, self._addresses, record.request_id
         )
         record.account_id, record.key_prefix = grant.account_id, grant.public_prefix
         if grant.limits is not None:

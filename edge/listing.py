@@ -11,6 +11,7 @@ from edge.access.key_cache import Grant, KeyCache
 from edge.http.answer import Answer, Sent, simple_answer
 from edge.http.protocol import Request
 from edge.http.record import RequestRecord
+from edge.limits.addresses import Addresses
 from edge.openai import errors
 from edge.openai.models import model_entry, models_list
 from edge.openai.openrouter import openrouter_document
@@ -21,8 +22,9 @@ from edge.routing.snapshot import Model, PricePoint
 class Listing:
     """Answers from the snapshot in memory."""
 
-    def __init__(self, clock: Clock, keys: KeyCache, catalog: CatalogWatch, public: bool) -> None:
-        self._clock, self._keys, self._catalog, self._public = clock, keys, catalog, public
+    def __init__(self, clock: Clock, keys: KeyCache, addresses: Addresses, catalog: CatalogWatch, public: bool) -> None:
+        self._clock, self._keys, self._addresses = clock, keys, addresses
+        self._catalog, self._public = catalog, public
 
     async def list_models(self, request: Request, record: RequestRecord) -> Sent:
         """GET /v1/models."""
@@ -53,7 +55,7 @@ class Listing:
             raise errors.unavailable("The model catalog is not loaded yet.", retry_after_s=1)
         if self._public and "Authorization" not in request.headers:
             return None
-        grant = await grant_of(request.headers, self._keys, record.request_id)
+        grant = await grant_of(request, self._keys, self._addresses, record.request_id)
         record.account_id, record.key_prefix = grant.account_id, grant.public_prefix
         if not grant.active:
             raise errors.permission_denied("This account is suspended. Contact the operator of this service.")

@@ -74,6 +74,12 @@ LIMIT_REFUSALS = LoopCounter("tollgate_edge_limit_refusals_total", "Requests ref
 LIMITED_KEYS = Gauge("tollgate_edge_limited_keys", "Keys with limits that were used here within the last minute.")
 
 READY = Gauge("tollgate_edge_ready", "Processes of this edge that are ready, as GET /readyz means it.")
+
+FAILED_KEYS = Counter("tollgate_edge_failed_keys_total", "Requests with a well-formed key that does not exist.")
+CONNECTIONS_REFUSED = Counter(
+    "tollgate_edge_connections_refused_total", "Connections closed at once: their address had too many open."
+)
+
 KEY_CACHE_MISSES = Counter("tollgate_edge_key_cache_misses_total", "Keys that auth_svc had to be asked about.")
 KEY_CACHE_ENTRIES = Gauge("tollgate_edge_key_cache_entries", "Keys held in memory.")
 KEY_CACHE_AGE = Gauge(

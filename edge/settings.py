@@ -43,6 +43,24 @@ class EdgeSettings(ProcessSettings):
     body_timeout_s: PositiveSeconds = Field(60.0, description="How long a client may take to send a request body.")
     header_bytes_max: Bytes = Field(16 * 1024, description="Largest single header line, and largest request line.")
     header_count_max: Annotated[int, Field(ge=8, le=1000)] = Field(100, description="Most headers in one request.")
+    header_timeout_s: PositiveSeconds = Field(
+        30.0, description="How long a new connection may take until its first request's headers are here."
+    )
+    connections_per_address_max: Annotated[int, Field(ge=0)] = Field(
+        5000,
+        description="Most connections of one client address to one edge process; "
+        "0: no limit. Without effect behind trusted proxies.",
+    )
+    failed_keys_per_minute: Annotated[int, Field(ge=0)] = Field(
+        60,
+        description="How many keys that do not exist one client address may try within a minute before it gets 429, "
+        "to one edge process; 0: no limit. Keys that are known here go on working.",
+    )
+    trusted_proxy_hops: Annotated[int, Field(ge=0, le=10)] = Field(
+        0,
+        description="How many proxies stand before the edge and append to X-Forwarded-For the address that they see. "
+        "With 0 the client's address is that of the connection.",
+    )
     keep_alive_s: PositiveSeconds = Field(75.0, description="How long a connection may sit without a request.")
     client_stall_s: PositiveSeconds = Field(
         300.0, description="How long a client may not read at all from its stream before it counts as gone."

@@ -4,7 +4,10 @@ from multidict import CIMultiDictProxy
 
 from chassis.secret_token import well_formed
 from edge.access.key_cache import Grant, KeyCache
+from edge.http.protocol import Request
+from edge.limits.addresses import Addresses
 from edge.openai import errors
+from edge.openai.errors import RequestError
 
 _SCHEME = "bearer "
 # As auth_svc makes them (docs/architecture.md, "Keys"); tests/stack holds the two together.
@@ -35,16 +38,24 @@ def held_grant(headers: CIMultiDictProxy[str], keys: KeyCache) -> Grant | None:
     return keys.held(secret_from(headers))
 
 
-async def grant_of(headers: CIMultiDictProxy[str], keys: KeyCache, request_id: str) -> Grant:
+async def grant_of(request: Request, keys: KeyCache, addresses: Addresses, request_id: str) -> Grant:
     """What the request's key allows.
 
     Raises:
-        RequestError: 401 for whatever is not a working key, one and the same; 503 when that cannot be found out.
+        RequestError: 401 for whatever is not a working key, one and the same; 429 where its address has tried too many
+            of them; 503 when that cannot be found out.
     """
-    secret = secret_from(headers)
+    secret = secret_from(request.headers)
     grant = keys.held(secret)
     if grant is not None:
         return grant
     if not well_formed(secret, KEY_PREFIX):  # garbage is refused without a look-up
         raise errors.invalid_api_key()
-    return await keys.fetch(secret, request_id)
+    client = addresses.client_of(request)
+    addresses.may_try_a_key(client)
+    try:
+        return await keys.fetch(secret, request_id)
+    except RequestError as error:
+        if error.reason == "invalid_api_key":
+            addresses.key_failed(client)
+        raise

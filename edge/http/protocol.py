@@ -13,7 +13,7 @@ tests/stack/test_http_surface.py holds every behaviour.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
@@ -81,10 +81,13 @@ class Request:
 class Connection(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("_drained", "closing", "listener")
+    __slots__ = ("_bounds", "_drained", "_is_counted", "closing", "listener", "peer")
 
     def __init__(self, server: "Server", **options: Any) -> None:
         super().__init__(server, **options)
+        self._bounds = server.bounds
+        self._is_counted = False
+        self.peer = ""  # the other end's address
         self.listener: ConnectionListener | None = None
         self.closing = False
         self._drained: asyncio.Future[None] | None = None
@@ -119,6 +122,18 @@ class Connection(RequestHandler):
         super().connection_made(transport)
         # uvloop's transports have the interface and not the base class, so nothing can be asserted here.
         cast("asyncio.Transport", transport).set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, tuple) else ""
+        self._is_counted = self._bounds.opened(self.peer)
+        if not self._is_counted:
+            cast("asyncio.Transport", transport).abort()
+            return
+        self._loop.call_later(self._bounds.first_head_s, self._end_without_request)
+
+    def _end_without_request(self) -> None:
+        """aiohttp waits for ever for the first request of a connection; for later ones it has the keep-alive time."""
+        if self._request_count == 0 and self.transport is not None:
+            self.force_close()
 
     async def start(self) -> None:
         """Serves the connection's requests, one after the other, until it ends. aiohttp calls it once.
@@ -182,6 +197,9 @@ class Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         listener, self.listener = self.listener, None
+        if self._is_counted:
+            self._is_counted = False
+            self._bounds.closed(self.peer)
         super().connection_lost(exc)
         self._stop_waiting()
         if listener is not None:
@@ -235,10 +253,19 @@ WRITE_BUFFER_BYTES_MAX = 256 * 1024
 Handler = Callable[[Request], Awaitable[Sent]]
 
 
+class ConnectionBounds(NamedTuple):
+    """What bounds connections: whether one more of a peer may stay, its end, and the time until its first request."""
+
+    opened: Callable[[str], bool]
+    closed: Callable[[str], None]
+    first_head_s: float
+
+
 class Server(web.Server):
     """Makes a `Connection` for every client."""
 
-    def __init__(self, handler: Handler, **options: Any) -> None:
+    def __init__(self, handler: Handler, bounds: ConnectionBounds, **options: Any) -> None:
+        self.bounds = bounds
         # aiohttp types its own request and response here; it uses no more of them than `Request` and `Sent` have.
         request_factory: Any = self._make
         serve: Any = handler

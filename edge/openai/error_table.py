@@ -173,6 +173,13 @@ ERRORS: Mapping[str, ErrorRow] = MappingProxyType(
             "This request can use up to {tokens} tokens, and this API key may use {limit} tokens per minute. Lower "
             "`max_tokens`, shorten the prompt, or ask for a higher limit.",
         ),
+        "too_many_failed_keys": ErrorRow(
+            429,
+            "rate_limit_error",
+            "rate_limit_exceeded",
+            "a key that is not known yet, from an address that has tried too many keys that do not exist",
+            "Too many API keys that do not exist were tried from your address. Retry after {retry_after_s} s.",
+        ),
         "funds_reserved": ErrorRow(
             429,
             "rate_limit_error",

@@ -153,6 +153,10 @@ def tokens_over_limit(tokens: int, limit: int) -> RequestError:
     return RequestError("tokens_over_limit", message)
 
 
+def too_many_failed_keys(retry_after_s: int) -> RequestError:
+    return _retry_later("too_many_failed_keys", retry_after_s)
+
+
 def funds_reserved(retry_after_s: int) -> RequestError:
     return _retry_later("funds_reserved", retry_after_s)
 

@@ -11,6 +11,7 @@ from tests.harness.eventually import eventually
 from tests.harness.stack import Customer, Json, Stack, metric
 from tests.harness.upstream_answer import Answer
 from tests.stack.client import RESPONSES, Client, Response, chat, responses
+from tests.stack.conftest import OpenStack
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -177,8 +178,8 @@ async def test_in_steady_use_many_requests_share_a_call(stack: Stack) -> None:
     assert 1 <= calls <= 3 + 6 < count / 4
 
 
-async def test_an_edge_limits_alone_while_usage_svc_cannot_be_asked(fresh_stack: object) -> None:
-    stack: Stack = await fresh_stack()  # type: ignore[operator]  # the fixture's type lives in conftest
+async def test_an_edge_limits_alone_while_usage_svc_cannot_be_asked(fresh_stack: OpenStack) -> None:
+    stack = await fresh_stack()
     customer = await stack.customer(limits=limits(requests=20))
     client = Client(stack.edge_url, customer.secret)
     assert (await client.chat()).status == 200
