@@ -22,6 +22,7 @@ from edge.generation import Generator
 from edge.http.access_log import AccessLog
 from edge.http.https import Https
 from edge.http.protocol import ConnectionBounds, Server
+from edge.idempotency import Idempotency
 from edge.limits.addresses import Addresses
 from edge.limits.limiter import Limiter
 from edge.listing import Listing
@@ -115,11 +116,19 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
     )
     catalog.on_change.append(upstreams.use)
     catalog.load_from_disk()
-    meter = await stack.enter_async_context(
-        Meter(metering_settings(configured), usage_pb2_grpc.MeteringServiceStub(usage), clock, process)
+    metering = usage_pb2_grpc.MeteringServiceStub(usage)
+    meter = await stack.enter_async_context(Meter(metering_settings(configured), metering, clock, process))
+    idempotency = await stack.enter_async_context(
+        Idempotency(
+            metering,
+            meter,
+            process,
+            answer_bytes_max=configured.idempotency_answer_bytes_max,
+            rpc_timeout_s=configured.rpc_timeout_s,
+        )
     )
     limiter = Limiter(
-        usage_pb2_grpc.MeteringServiceStub(usage),
+        metering,
         clock,
         str(uuid_utils.uuid7()),
         keys_max=configured.key_cache_entries_max,
@@ -128,7 +137,7 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
     metrics.LIMITED_KEYS.set_function(lambda: float(len(limiter)))
     access_log = AccessLog(configured.access_log)
     stack.callback(access_log.flush)
-    generator = Generator(configured, clock, keys, addresses, catalog, meter, limiter, upstreams, watchdog)
+    generator = Generator(configured, clock, keys, addresses, catalog, meter, limiter, upstreams, watchdog, idempotency)
     readiness = Readiness(clock, keys, catalog, meter)
     listing = Listing(clock, keys, addresses, catalog, configured.models_public)
     callers = Callers(keys, addresses, configured.rpc_timeout_s)

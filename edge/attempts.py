@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from edge import metrics
 from edge.bill import Bill
@@ -24,6 +24,9 @@ _REFUSED_OUR_CREDENTIALS = frozenset({401, 402, 403})
 _OUR_DOING = frozenset({"abandoned", "too_large"})
 _NONE_REACHABLE = "No server of this model can be reached right now."
 
+if TYPE_CHECKING:
+    from edge.idempotency import Claim
+
 ReadAnswer = Callable[[Call], Awaitable[None]]
 
 
@@ -37,6 +40,7 @@ class Plan(NamedTuple):
     headers: bytes
     bill: Bill
     connection: Connection
+    claim: "Claim | None" = None  # of the request's idempotency key, if it has one
 
 
 def meant_for_us(status: int) -> bool:

@@ -47,6 +47,7 @@ class Bill:
 
     # Whether the attempt that is under way asked for usage in every chunk of a stream.
     continuous_usage = False
+    outcome = usage_pb2.OUTCOME_UNSPECIFIED
 
     def __init__(
         self,
@@ -71,6 +72,19 @@ class Bill:
         self.deployment: Deployment | None = None
         self.settled = False
         self.ticket: Ticket | None = None  # of a key with limits
+
+    @property
+    def incarnation(self) -> int:
+        """Of the metering session under which the request was admitted."""
+        return self._admission.incarnation
+
+    @property
+    def is_free_to_repeat(self) -> bool:
+        """Whether it ended without a charge and without a whole answer, as usage_svc judges it too
+        (usage_svc/idempotency.py)."""
+        if self.outcome == usage_pb2.OUTCOME_WAIVED:
+            return self._record.ending == _ENDINGS[usage_pb2.ENDING_UPSTREAM_FAILED]
+        return self.outcome in (usage_pb2.OUTCOME_UNSPECIFIED, usage_pb2.OUTCOME_NONE)
 
     # -- what happens on the way --
 
@@ -204,7 +218,7 @@ class Bill:
         charge: int,
     ) -> "asyncio.Future[None]":
         assert not self.settled, "a bill is settled once"
-        self.settled = True
+        self.settled, self.outcome = True, outcome
         if self.ticket is not None:
             _settle_ticket(self.ticket, outcome, usage)
         record = self._record

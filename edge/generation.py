@@ -22,6 +22,8 @@ from edge.http.answer import Answer, Sent, simple_answer
 from edge.http.body import ClientGone, read_body
 from edge.http.protocol import Request
 from edge.http.record import RequestRecord
+from edge.idempotency import HEADER as IDEMPOTENCY_KEY
+from edge.idempotency import Claim, Idempotency, Replay
 from edge.limits.addresses import Addresses
 from edge.limits.headers import rate_headers
 from edge.limits.limiter import Limiter
@@ -67,10 +69,11 @@ class Generator:
         limiter: Limiter,
         upstreams: Upstreams,
         watchdog: Watchdog,
+        idempotency: Idempotency,
     ) -> None:
         self._settings, self._clock = settings, clock
         self._keys, self._addresses, self._catalog, self._meter = keys, addresses, catalog, meter
-        self._limiter, self._watchdog = limiter, watchdog
+        self._limiter, self._watchdog, self._idempotency = limiter, watchdog, idempotency
         self._health = Health()
         self._attempts = Attempts(upstreams, self._health)
         self._drains = Drains(settings.abandoned_drains_max)
@@ -106,14 +109,27 @@ class Generator:
         if request.connection.transport is None:
             raise ClientGone
         headers = forwarded_headers(request.headers, record.request_id)
-        if grant.limits is None:
-            bill = await self._admit(record, grant, model, ask, resource)
-        else:
-            bill = await self._admit_limited(record, grant, grant.limits, model, ask, resource)
-        plan = Plan(ask, resource, model, deployments, headers, bill, request.connection)
+        claim: Claim | None = None
+        if IDEMPOTENCY_KEY in request.headers:
+            claimed = await self._idempotency.claim(request, grant, resource, body, record.request_id)
+            if isinstance(claimed, Replay):
+                return simple_answer(request, claimed.answer, request_id=claimed.request_id)
+            claim = claimed
+        try:
+            if grant.limits is None:
+                bill = await self._admit(record, grant, model, ask, resource)
+            else:
+                bill = await self._admit_limited(record, grant, grant.limits, model, ask, resource)
+        except BaseException:
+            if claim is not None:
+                claim.close(None)
+            raise
+        plan = Plan(ask, resource, model, deployments, headers, bill, request.connection, claim)
         self.open_requests += 1
         self._idle.clear()
         try:
+            if claim is not None:
+                claim.check(bill)
             if ask.stream:
                 return await self._stream(request, record, plan)
             return await self._whole(request, record, plan)
@@ -121,6 +137,8 @@ class Generator:
             # Whatever went wrong above: an admitted request gets exactly one outcome.
             if not bill.settled:
                 await bill.settle_nothing(500, usage_pb2.ENDING_UPSTREAM_FAILED)
+            if claim is not None:
+                claim.close(bill)
             self.open_requests -= 1
             if not self.open_requests:
                 self._idle.set()
@@ -240,6 +258,8 @@ class Generator:
             headers.append(("x-should-retry", "false"))
         content_type = call.header("content-type") or "application/octet-stream"
         answer = Answer(call.status, body, content_type, [pair for pair in headers if pair[0] != "content-type"])
+        if plan.claim is not None:
+            plan.claim.keep(answer)
         return simple_answer(request, answer, request_id=record.request_id)
 
     # -- a stream --

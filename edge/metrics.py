@@ -68,6 +68,13 @@ STREAM_OPTIONS_REFUSED = Gauge(
     "Until when (Unix time) a deployment is not sent an option of stream_options that it refused.",
     ["deployment", "option"],
 )
+# result: claimed, replayed, in_flight, finished, mismatch, unavailable.
+IDEMPOTENCY = LoopCounter(
+    "tollgate_edge_idempotency_total", "Requests with an Idempotency-Key, by what was done with them.", ["result"]
+)
+IDEMPOTENCY_UNTOLD = Gauge(
+    "tollgate_edge_idempotency_untold", "Ends of requests with an Idempotency-Key that usage_svc was not told yet."
+)
 
 # why: requests_per_minute, tokens_per_minute, concurrent_requests; too_large (more tokens than a whole minute's).
 LIMIT_REFUSALS = LoopCounter("tollgate_edge_limit_refusals_total", "Requests refused by a limit of their key.", ["why"])

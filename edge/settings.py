@@ -97,6 +97,12 @@ class EdgeSettings(ProcessSettings):
         "the request is billed by an estimate from what was delivered.",
     )
 
+    idempotency_answer_bytes_max: Annotated[int, Field(ge=0, le=1024 * 1024)] = Field(
+        256 * 1024,
+        description="Largest answer that is kept for the repetition of a request with an Idempotency-Key; only for API "
+        "keys that log outputs.",
+    )
+
     spool_bytes_max: Bytes = Field(
         1024 * 1024 * 1024, description="Largest spool on disk; when full, requests get 503."
     )

@@ -26,6 +26,8 @@ from usage_svc.convert import (
 )
 from usage_svc.driver import write_by_script
 from usage_svc.funding import Funding, fenced
+from usage_svc.idempotency_convert import answer_from_pb, claim_from_pb, claimed_to_pb
+from usage_svc.idempotency_keys import IdempotencyKeys
 from usage_svc.key_uses import KeyUses
 from usage_svc.leases import Demand
 from usage_svc.limit_sharing import LimitSharing
@@ -37,8 +39,15 @@ from usage_svc.sessions import Opening, Session, SessionId, SessionState
 class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
     """See the contract for what each call promises."""
 
-    def __init__(self, database: Database, recorder: Recorder, key_uses: KeyUses, session_ttl_s: float) -> None:
-        self._database = database
+    def __init__(
+        self,
+        database: Database,
+        recorder: Recorder,
+        key_uses: KeyUses,
+        session_ttl_s: float,
+        idempotency_keys: IdempotencyKeys,
+    ) -> None:
+        self._database, self._idempotency_keys = database, idempotency_keys
         self._recorder, self._key_uses = recorder, key_uses
         self._funding = Funding(database)
         self._limit_sharing = LimitSharing(database)
@@ -103,6 +112,19 @@ class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
 
     async def AppendLogs(self, request: pb.AppendLogsRequest, context: Any) -> pb.AppendLogsResponse:
         raise Unimplemented("NOT_YET_OFFERED", "this version does not keep inputs and outputs")
+
+    async def ClaimIdempotencyKey(
+        self, request: pb.ClaimIdempotencyKeyRequest, context: Any
+    ) -> pb.ClaimIdempotencyKeyResponse:
+        return claimed_to_pb(await self._idempotency_keys.claim(claim_from_pb(request)))
+
+    async def FinishIdempotencyKey(
+        self, request: pb.FinishIdempotencyKeyRequest, context: Any
+    ) -> pb.FinishIdempotencyKeyResponse:
+        answer = answer_from_pb(request.answer) if request.HasField("answer") else None
+        holder = (request.account_id, request.idempotency_key, request.request_id)
+        await self._idempotency_keys.finish(*holder, released=request.released, answer=answer)
+        return pb.FinishIdempotencyKeyResponse()
 
 
 async def _open(transaction: AsyncSession, spool_uuid: str, request_id: str, edge_name: str) -> Opening:

@@ -19,6 +19,10 @@ DUPLICATES = Counter("tollgate_usage_duplicates_total", "Usage events dropped si
 QUARANTINED = Counter("tollgate_usage_quarantined_total", "Records set aside and charged to nobody.", ["reason"])
 # outcome: granted, funds_used_up, funds_held, superseded.
 DEMANDS = Counter("tollgate_usage_demands_total", "Demands for funds, by how they ended.", ["outcome"])
+# outcome: claimed, in_flight, finished, mismatch.
+IDEMPOTENCY_CLAIMS = Counter(
+    "tollgate_usage_idempotency_claims_total", "Claims of customers' idempotency keys, by how they ended.", ["outcome"]
+)
 BATCH_RECORDS = Histogram(
     "tollgate_usage_batch_records", "Records in a batch from an edge.", buckets=(1, 3, 10, 30, 100, 300, 1000)
 )

@@ -11,6 +11,7 @@ from chassis.server import Servicer
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 from usage_svc.admin_servicer import AdminServicer
 from usage_svc.auditor import Auditor
+from usage_svc.idempotency_keys import IdempotencyKeys
 from usage_svc.key_uses import KeyUses
 from usage_svc.metering_servicer import MeteringServicer
 from usage_svc.reading_servicer import ReadingServicer
@@ -30,7 +31,8 @@ async def open_servicers(
     flushing = lifetime.supervise("key uses", key_uses.flush_for_ever())
     sweeping = lifetime.supervise("sweeper", sweeper.run())
     auditor = Auditor(database, asyncio.sleep)
-    tasks = [sweeping, flushing]
+    idempotency_keys = IdempotencyKeys(database, settings.idempotency_ttl_s, asyncio.sleep)
+    tasks = [sweeping, flushing, lifetime.supervise("idempotency keys", idempotency_keys.sweep_for_ever())]
     if settings.drift_interval_s:
         tasks.append(lifetime.supervise("drift watch", auditor.watch_drift(settings.drift_interval_s)))
     services = usage_pb2.DESCRIPTOR.services_by_name
@@ -40,7 +42,11 @@ async def open_servicers(
                 services["MeteringService"].full_name,
                 usage_pb2_grpc.add_MeteringServiceServicer_to_server,
                 MeteringServicer(
-                    database, Recorder(database, settings.dedupe_horizon_days), key_uses, settings.session_ttl_s
+                    database,
+                    Recorder(database, settings.dedupe_horizon_days),
+                    key_uses,
+                    settings.session_ttl_s,
+                    idempotency_keys,
                 ),
             ),
             Servicer(

@@ -25,6 +25,10 @@ class UsageSettings(ServiceSettings):
         description="How far below zero, in nano-USD, an account may go from its first credit on, unless its terms say "
         "otherwise.",
     )
+    idempotency_ttl_s: Annotated[int, Field(ge=1, le=30 * 86_400)] = Field(
+        86_400,
+        description="How long an Idempotency-Key of a customer is remembered, with its answer where that may be kept.",
+    )
     dedupe_horizon_days: Annotated[int, Field(ge=1, le=3650)] = Field(
         35,
         description="Usage of requests older than this is set aside instead of posted. Usage events must be kept for "

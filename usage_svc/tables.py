@@ -256,6 +256,27 @@ class KeyRateRow(UsageRow, table=True):
     holdings: str = Field(sa_type=Text)  # JSON, by holder: key_rate.py, Holding
 
 
+class IdempotencyKeyRow(UsageRow, table=True):
+    """A customer's idempotency key, and the request that holds it. What comes after `finished` is the kept answer."""
+
+    __tablename__ = "idempotency_key"
+    __table_args__ = (Index("idempotency_key_expiry", "expire_time_us"),)
+
+    account_id: str = Field(primary_key=True, sa_type=_ID)
+    idempotency_key: str = Field(
+        primary_key=True, sa_type=String(255).with_variant(String(255, collation="C"), "postgresql")
+    )
+    request_sha256: bytes = Field(sa_type=LargeBinary)
+    request_id: str = Field(sa_type=_ID)
+    spool_uuid: str = Field(sa_type=_ID)
+    incarnation: int = Field(sa_type=BigInteger)
+    expire_time_us: int = Field(sa_type=BigInteger)
+    finished: bool
+    status_code: int = Field(sa_type=SmallInteger)  # 0: no answer is kept
+    content_type: str = Field(max_length=200)
+    body: bytes = Field(sa_type=LargeBinary)
+
+
 class FinishedWriteRow(UsageRow, WriteRowFields, table=True):
     """First answers of operators' writes, see chassis/once.py."""
 

@@ -55,6 +55,7 @@ class Grant:
     may_manage: bool
     models: frozenset[str]  # empty: all
     expire_time_s: float  # seconds since the epoch; infinity: never
+    log_outputs: bool = False  # answers may be kept
     limits: Limits | None = None
     spend_limit: SpendLimit | None = None
 
@@ -76,6 +77,7 @@ def grant_from_pb(pb: auth_pb2.KeyGrant) -> Grant:
         expire_time_s=pb.expire_time.seconds + pb.expire_time.nanos / 1e9
         if pb.HasField("expire_time")
         else float("inf"),
+        log_outputs=pb.log_outputs,
         limits=_limits_from_pb(pb.limits) if pb.HasField("limits") else None,
         spend_limit=SpendLimit(pb.spend_limit.limit_nanousd, pb.spend_limit.period)
         if pb.HasField("spend_limit")

@@ -18,9 +18,9 @@ _STATUS_LINES = {status: f"HTTP/1.1 {status} {phrase}\r\n".encode() for status, 
 JSON_TYPE = "application/json"
 REQUEST_ID_HEADER = "x-request-id"
 EXPOSED_HEADERS = (
-    "x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests, x-ratelimit-limit-tokens, "
-    "x-ratelimit-remaining-requests, x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, "
-    "x-ratelimit-reset-tokens"
+    "x-request-id, retry-after, x-should-retry, idempotent-replayed, x-ratelimit-limit-requests, "
+    "x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, x-ratelimit-remaining-tokens, "
+    "x-ratelimit-reset-requests, x-ratelimit-reset-tokens"
 )
 _CORS = f"access-control-allow-origin: *\r\naccess-control-expose-headers: {EXPOSED_HEADERS}\r\n".encode()
 

@@ -48,6 +48,11 @@ class Admission:
         self.lease, self.log = lease, log
         self.is_open = True
 
+    @property
+    def incarnation(self) -> int:
+        """Of the session under which it was admitted."""
+        return self.log.incarnation
+
 
 class Meter:
     """Holds, spool and shipping of one edge process, for as long as the block lasts.
@@ -129,6 +134,15 @@ class Meter:
                 self._commit.close(self._spool.logs.values())
             finally:
                 self._spool.close()
+
+    @property
+    def session(self) -> usage_pb2.Session | None:
+        """The session under which requests are admitted now."""
+        return (
+            None
+            if self._log is None
+            else usage_pb2.Session(spool_uuid=self._spool.uuid, incarnation=self._log.incarnation)
+        )
 
     @property
     def ready(self) -> bool:

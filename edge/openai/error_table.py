@@ -158,6 +158,30 @@ ERRORS: Mapping[str, ErrorRow] = MappingProxyType(
             "the request's headers are over the limit",
             "The request headers are larger than the limit.",
         ),
+        "idempotency_in_flight": ErrorRow(
+            409,
+            "invalid_request_error",
+            "idempotency_in_flight",
+            "another request with this `Idempotency-Key` is being served, or its outcome is not known; `retry-after`",
+            "Request {request_id} has the same Idempotency-Key and is not finished yet. Retry after {retry_after_s} s.",
+        ),
+        "idempotency_finished": ErrorRow(
+            409,
+            "invalid_request_error",
+            "idempotency_finished",
+            "a request with this `Idempotency-Key` was finished, and its answer was not kept",
+            "Request {request_id} has the same Idempotency-Key and was finished before. Its answer was not kept. Use a "
+            "new key to ask, and pay, again.",
+            should_retry=False,  # it would be answered the same for a day
+        ),
+        "idempotency_mismatch": ErrorRow(
+            422,
+            "invalid_request_error",
+            "idempotency_mismatch",
+            "this `Idempotency-Key` was used for another endpoint or body",
+            "The Idempotency-Key was used for request {request_id}, which asked for something else. Use a new key.",
+            should_retry=False,
+        ),
         "rate_limited": ErrorRow(
             429,
             "rate_limit_error",

@@ -161,6 +161,18 @@ def funds_reserved(retry_after_s: int) -> RequestError:
     return _retry_later("funds_reserved", retry_after_s)
 
 
+def idempotency_in_flight(request_id: str, retry_after_s: int) -> RequestError:
+    return _retry_later("idempotency_in_flight", retry_after_s, request_id=request_id)
+
+
+def idempotency_finished(request_id: str) -> RequestError:
+    return RequestError("idempotency_finished", ERRORS["idempotency_finished"].message.format(request_id=request_id))
+
+
+def idempotency_mismatch(request_id: str) -> RequestError:
+    return RequestError("idempotency_mismatch", ERRORS["idempotency_mismatch"].message.format(request_id=request_id))
+
+
 def internal_error() -> RequestError:
     return RequestError("internal_error", ERRORS["internal_error"].message)
 

@@ -11,6 +11,9 @@ from edge.openai.error_table import ERRORS
 from edge.openai.errors import RequestError
 
 EXAMPLES: dict[str, Callable[[], RequestError]] = {
+    "idempotency_in_flight": lambda: errors.idempotency_in_flight("01a2", 1),
+    "idempotency_finished": lambda: errors.idempotency_finished("01a2"),
+    "idempotency_mismatch": lambda: errors.idempotency_mismatch("01a2"),
     "invalid_request": lambda: errors.invalid_request("`model` is missing.", "model"),
     "unknown_model": lambda: errors.unknown_model("gpt-9", ["b", "a"]),
     "unsupported_parameter": lambda: errors.unsupported_parameter("background", "it is not metered"),

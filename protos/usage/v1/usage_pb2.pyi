@@ -237,6 +237,38 @@ RECORD_OUTCOME_QUARANTINED: RecordOutcome.ValueType  # 2
 """Not plausible or not understood; kept aside with its bytes, charged to nobody."""
 Global___RecordOutcome: _TypeAlias = RecordOutcome  # noqa: Y015
 
+class _ClaimOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ClaimOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ClaimOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CLAIM_OUTCOME_UNSPECIFIED: _ClaimOutcome.ValueType  # 0
+    """Never sent."""
+    CLAIM_OUTCOME_CLAIMED: _ClaimOutcome.ValueType  # 1
+    """The request may be made."""
+    CLAIM_OUTCOME_IN_FLIGHT: _ClaimOutcome.ValueType  # 2
+    """Another request with this key is being served, or its outcome is not known yet."""
+    CLAIM_OUTCOME_FINISHED: _ClaimOutcome.ValueType  # 3
+    """A request with this key was answered or charged."""
+    CLAIM_OUTCOME_MISMATCH: _ClaimOutcome.ValueType  # 4
+    """The key was used for something else."""
+
+class ClaimOutcome(_ClaimOutcome, metaclass=_ClaimOutcomeEnumTypeWrapper):
+    """How a claim ended."""
+
+CLAIM_OUTCOME_UNSPECIFIED: ClaimOutcome.ValueType  # 0
+"""Never sent."""
+CLAIM_OUTCOME_CLAIMED: ClaimOutcome.ValueType  # 1
+"""The request may be made."""
+CLAIM_OUTCOME_IN_FLIGHT: ClaimOutcome.ValueType  # 2
+"""Another request with this key is being served, or its outcome is not known yet."""
+CLAIM_OUTCOME_FINISHED: ClaimOutcome.ValueType  # 3
+"""A request with this key was answered or charged."""
+CLAIM_OUTCOME_MISMATCH: ClaimOutcome.ValueType  # 4
+"""The key was used for something else."""
+Global___ClaimOutcome: _TypeAlias = ClaimOutcome  # noqa: Y015
+
 class _UsageGrouping:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1397,6 +1429,165 @@ class AppendLogsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppendLogsResponse: _TypeAlias = AppendLogsResponse  # noqa: Y015
+
+@_typing.final
+class StoredAnswer(_message.Message):
+    """What a request was answered, kept for its repetition."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_CODE_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    status_code: _builtins.int
+    """The HTTP status."""
+    content_type: _builtins.str
+    """Of the body."""
+    body: _builtins.bytes
+    """The whole body, at most 1 MiB."""
+    def __init__(
+        self,
+        *,
+        status_code: _builtins.int = ...,
+        content_type: _builtins.str = ...,
+        body: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content_type", b"content_type", "status_code", b"status_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredAnswer: _TypeAlias = StoredAnswer  # noqa: Y015
+
+@_typing.final
+class ClaimIdempotencyKeyRequest(_message.Message):
+    """See MeteringService.ClaimIdempotencyKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    REQUEST_SHA256_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """Whose key it is: accounts do not see each other's."""
+    idempotency_key: _builtins.str
+    """As the customer sent it: 1 to 255 printable characters of ASCII."""
+    request_sha256: _builtins.bytes
+    """SHA-256 of what is asked, made by the edge."""
+    request_id: _builtins.str
+    """The request that claims it: a UUIDv7 made by the edge."""
+    @_builtins.property
+    def session(self) -> Global___Session:
+        """The session under which the request will be admitted; the edge admits it under no other."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+        account_id: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+        request_sha256: _builtins.bytes = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "idempotency_key", b"idempotency_key", "request_id", b"request_id", "request_sha256", b"request_sha256", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimIdempotencyKeyRequest: _TypeAlias = ClaimIdempotencyKeyRequest  # noqa: Y015
+
+@_typing.final
+class ClaimIdempotencyKeyResponse(_message.Message):
+    """See MeteringService.ClaimIdempotencyKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    outcome: Global___ClaimOutcome.ValueType
+    """How it ended."""
+    request_id: _builtins.str
+    """The request that holds the key."""
+    @_builtins.property
+    def answer(self) -> Global___StoredAnswer:
+        """With FINISHED, if it was kept."""
+
+    def __init__(
+        self,
+        *,
+        outcome: Global___ClaimOutcome.ValueType = ...,
+        request_id: _builtins.str = ...,
+        answer: Global___StoredAnswer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "outcome", b"outcome", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimIdempotencyKeyResponse: _TypeAlias = ClaimIdempotencyKeyResponse  # noqa: Y015
+
+@_typing.final
+class FinishIdempotencyKeyRequest(_message.Message):
+    """See MeteringService.FinishIdempotencyKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RELEASED_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """As in the claim."""
+    idempotency_key: _builtins.str
+    """As in the claim."""
+    request_id: _builtins.str
+    """As in the claim."""
+    released: _builtins.bool
+    """It was neither charged nor answered: the key is free again."""
+    @_builtins.property
+    def answer(self) -> Global___StoredAnswer:
+        """To be replayed, if it may be kept."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        released: _builtins.bool = ...,
+        answer: Global___StoredAnswer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "answer", b"answer", "idempotency_key", b"idempotency_key", "released", b"released", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishIdempotencyKeyRequest: _TypeAlias = FinishIdempotencyKeyRequest  # noqa: Y015
+
+@_typing.final
+class FinishIdempotencyKeyResponse(_message.Message):
+    """See MeteringService.FinishIdempotencyKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishIdempotencyKeyResponse: _TypeAlias = FinishIdempotencyKeyResponse  # noqa: Y015
 
 @_typing.final
 class GetBalanceRequest(_message.Message):

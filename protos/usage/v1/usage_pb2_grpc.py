@@ -75,6 +75,16 @@ class MeteringServiceStub:
                 request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.AppendLogsRequest.SerializeToString,
                 response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.AppendLogsResponse.FromString,
                 _registered_method=True)
+        self.ClaimIdempotencyKey = channel.unary_unary(
+                '/tollgate.usage.v1.MeteringService/ClaimIdempotencyKey',
+                request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.ClaimIdempotencyKeyRequest.SerializeToString,
+                response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.ClaimIdempotencyKeyResponse.FromString,
+                _registered_method=True)
+        self.FinishIdempotencyKey = channel.unary_unary(
+                '/tollgate.usage.v1.MeteringService/FinishIdempotencyKey',
+                request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.FinishIdempotencyKeyRequest.SerializeToString,
+                response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.FinishIdempotencyKeyResponse.FromString,
+                _registered_method=True)
 
 
 class MeteringServiceServicer:
@@ -144,6 +154,22 @@ class MeteringServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClaimIdempotencyKey(self, request, context):
+        """Takes a customer's idempotency key for one request, on all edges. A repeat by the same request gets the same answer. A
+        claim that was never finished ends with its request's outcome in the ledger, or with its session's seal where there
+        is none; until then the key stays taken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FinishIdempotencyKey(self, request, context):
+        """Says how the request that holds a key ended. Nothing happens if another one holds it; a repeat changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MeteringServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -186,6 +212,16 @@ def add_MeteringServiceServicer_to_server(servicer, server):
                     servicer.AppendLogs,
                     request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.AppendLogsRequest.FromString,
                     response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.AppendLogsResponse.SerializeToString,
+            ),
+            'ClaimIdempotencyKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClaimIdempotencyKey,
+                    request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.ClaimIdempotencyKeyRequest.FromString,
+                    response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.ClaimIdempotencyKeyResponse.SerializeToString,
+            ),
+            'FinishIdempotencyKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinishIdempotencyKey,
+                    request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.FinishIdempotencyKeyRequest.FromString,
+                    response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.FinishIdempotencyKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -405,6 +441,60 @@ class MeteringService:
             '/tollgate.usage.v1.MeteringService/AppendLogs',
             protos_dot_usage_dot_v1_dot_usage__pb2.AppendLogsRequest.SerializeToString,
             protos_dot_usage_dot_v1_dot_usage__pb2.AppendLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClaimIdempotencyKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.usage.v1.MeteringService/ClaimIdempotencyKey',
+            protos_dot_usage_dot_v1_dot_usage__pb2.ClaimIdempotencyKeyRequest.SerializeToString,
+            protos_dot_usage_dot_v1_dot_usage__pb2.ClaimIdempotencyKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinishIdempotencyKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.usage.v1.MeteringService/FinishIdempotencyKey',
+            protos_dot_usage_dot_v1_dot_usage__pb2.FinishIdempotencyKeyRequest.SerializeToString,
+            protos_dot_usage_dot_v1_dot_usage__pb2.FinishIdempotencyKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -64,6 +64,13 @@ class MeteringServiceStub:
     """
     AppendLogs: _grpc.UnaryUnaryMultiCallable[_usage_pb2.AppendLogsRequest, _usage_pb2.AppendLogsResponse]
     """Appends captured inputs and outputs. Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED."""
+    ClaimIdempotencyKey: _grpc.UnaryUnaryMultiCallable[_usage_pb2.ClaimIdempotencyKeyRequest, _usage_pb2.ClaimIdempotencyKeyResponse]
+    """Takes a customer's idempotency key for one request, on all edges. A repeat by the same request gets the same answer. A
+    claim that was never finished ends with its request's outcome in the ledger, or with its session's seal where there
+    is none; until then the key stays taken.
+    """
+    FinishIdempotencyKey: _grpc.UnaryUnaryMultiCallable[_usage_pb2.FinishIdempotencyKeyRequest, _usage_pb2.FinishIdempotencyKeyResponse]
+    """Says how the request that holds a key ended. Nothing happens if another one holds it; a repeat changes nothing."""
 
 @_typing.type_check_only
 class MeteringServiceAsyncStub(MeteringServiceStub):
@@ -97,6 +104,13 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     """
     AppendLogs: _aio.UnaryUnaryMultiCallable[_usage_pb2.AppendLogsRequest, _usage_pb2.AppendLogsResponse]  # type: ignore[assignment]
     """Appends captured inputs and outputs. Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED."""
+    ClaimIdempotencyKey: _aio.UnaryUnaryMultiCallable[_usage_pb2.ClaimIdempotencyKeyRequest, _usage_pb2.ClaimIdempotencyKeyResponse]  # type: ignore[assignment]
+    """Takes a customer's idempotency key for one request, on all edges. A repeat by the same request gets the same answer. A
+    claim that was never finished ends with its request's outcome in the ledger, or with its session's seal where there
+    is none; until then the key stays taken.
+    """
+    FinishIdempotencyKey: _aio.UnaryUnaryMultiCallable[_usage_pb2.FinishIdempotencyKeyRequest, _usage_pb2.FinishIdempotencyKeyResponse]  # type: ignore[assignment]
+    """Says how the request that holds a key ended. Nothing happens if another one holds it; a repeat changes nothing."""
 
 class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
     """For edges: sessions, leases and the usage that they spooled. docs/billing.md states the protocol."""
@@ -175,6 +189,25 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.AppendLogsResponse, _abc.Awaitable[_usage_pb2.AppendLogsResponse]]:
         """Appends captured inputs and outputs. Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED."""
+
+    @_abc_1.abstractmethod
+    def ClaimIdempotencyKey(
+        self,
+        request: _usage_pb2.ClaimIdempotencyKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.ClaimIdempotencyKeyResponse, _abc.Awaitable[_usage_pb2.ClaimIdempotencyKeyResponse]]:
+        """Takes a customer's idempotency key for one request, on all edges. A repeat by the same request gets the same answer. A
+        claim that was never finished ends with its request's outcome in the ledger, or with its session's seal where there
+        is none; until then the key stays taken.
+        """
+
+    @_abc_1.abstractmethod
+    def FinishIdempotencyKey(
+        self,
+        request: _usage_pb2.FinishIdempotencyKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.FinishIdempotencyKeyResponse, _abc.Awaitable[_usage_pb2.FinishIdempotencyKeyResponse]]:
+        """Says how the request that holds a key ended. Nothing happens if another one holds it; a repeat changes nothing."""
 
 def add_MeteringServiceServicer_to_server(servicer: MeteringServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
