@@ -20,6 +20,7 @@ from edge.upstream.upstreams import Upstreams
 from protos.usage.v1 import usage_pb2
 
 _REFUSED_OUR_CREDENTIALS = frozenset({401, 402, 403})
+_NOTHING_SENT = frozenset({"connect", "connect_timeout"})
 # Not the deployment's doing: we gave the answer up, or it was too much for us.
 _OUR_DOING = frozenset({"abandoned", "too_large"})
 _NONE_REACHABLE = "No server of this model can be reached right now."
@@ -94,10 +95,14 @@ class Attempts:
                 plan.bill.ended_attempt("", call.status, time.monotonic())
             return call
         assert failure is not None  # there is at least one deployment, and none gave an answer
-        if failure.kind == "abandoned":  # its client left, and nobody reads on: what was asked is not free for that
+        if (
+            failure.kind == "abandoned" and failure.status < 400
+        ):  # its client left, and nobody reads on: what was asked is not free for that
             await plan.bill.settle_estimated(0, CLIENT_GONE_STATUS, usage_pb2.ENDING_CLIENT_GONE)
             raise ClientGone
         error = _error_from_failure(failure)
+        if plan.bill.may_have_generated:
+            error.should_retry = False
         await plan.bill.settle_nothing(error.status, usage_pb2.ENDING_UPSTREAM_FAILED)
         raise error
 
@@ -160,6 +165,8 @@ class Attempts:
     def _failed(self, plan: Plan, deployment: Deployment, failure: Failure) -> None:
         now_s = time.monotonic()
         plan.bill.ended_attempt(failure.kind, 0, now_s)
+        if failure.kind not in _NOTHING_SENT:
+            plan.bill.may_have_generated = True
         self._count_failure(deployment, failure, now_s)
 
     def _count_failure(self, deployment: Deployment, failure: Failure, now_s: float) -> None:
@@ -169,7 +176,7 @@ class Attempts:
 
 
 def _error_from_failure(failure: Failure) -> RequestError:
-    if failure.kind in ("connect", "connect_timeout"):
+    if failure.kind in _NOTHING_SENT:
         return errors.unavailable(_NONE_REACHABLE, retry_after_s=1)
     if failure.kind in ("first_byte_timeout", "idle_timeout"):
         return errors.upstream_timeout()

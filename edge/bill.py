@@ -47,6 +47,8 @@ class Bill:
 
     # Whether the attempt that is under way asked for usage in every chunk of a stream.
     continuous_usage = False
+    # Whether some upstream may still be generating what it was asked, though its answer never came.
+    may_have_generated = False
     outcome = usage_pb2.OUTCOME_UNSPECIFIED
 
     def __init__(

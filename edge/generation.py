@@ -253,7 +253,7 @@ class Generator:
             tokens = None if delivered_bytes is None else -(-delivered_bytes // BYTES_PER_TOKEN)
             await bill.settle_unmetered(tokens, call.status, ending, failed=False)
         headers = [*passed_headers(call.headers), *record.rate_headers]
-        if call.status >= 400 and usage is not None:  # a repetition would be generated, and charged, once more
+        if call.status >= 400 and (usage is not None or bill.may_have_generated):  # never generate, or charge, twice
             headers = [pair for pair in headers if pair[0] != "x-should-retry"]
             headers.append(("x-should-retry", "false"))
         content_type = call.header("content-type") or "application/octet-stream"

@@ -97,3 +97,35 @@ async def test_after_a_kill_of_the_edge_every_completed_answer_is_billed_once_an
         open_one, *completed = upstream.record().reported
         assert open_one.peer_gone
         assert sum(cost_nanousd(report.usage) for report in completed) == sum(map(cost_nanousd, seen))
+
+
+async def test_after_a_kill_of_the_edge_an_idempotency_key_is_free_or_finished_and_nothing_is_charged_twice(
+    tmp_path: Path, upstream: UpstreamProcess
+) -> None:
+    open_key, finished_key = ({"Idempotency-Key": name} for name in ("left open", "finished"))
+    with running_stack(catalog(upstream.url), tmp_path) as stack:
+        customer = new_customer(stack)
+        async with customer.async_client() as client:
+            chat = client.chat.completions
+            whole = await chat.create(model=MODEL, messages=words(), max_tokens=5, extra_headers=finished_key)
+            assert whole.usage is not None
+            upstream.script(Answer(events=1_000, gap_ms=50, obey_max_tokens=False))
+            stream = await chat.create(model=MODEL, messages=words(), max_tokens=5, stream=True, extra_headers=open_key)
+            await anext(aiter(stream))
+            stack.kill("edge")
+            with pytest.raises(openai.APIConnectionError):
+                [chunk async for chunk in stream]
+        assert await asyncio.to_thread(stack.process.wait, STOP_S_MAX) == 1
+    with running_stack(None, tmp_path) as stack:
+        customer = restarted(customer, stack)
+        await asyncio.to_thread(customer.settled, 2)  # the open one is known to be lost
+        async with customer.async_client() as client:
+            chat = client.chat.completions
+            with pytest.raises(openai.ConflictError) as caught:
+                await chat.create(model=MODEL, messages=words(), max_tokens=5, extra_headers=finished_key)
+            assert caught.value.code == "idempotency_finished"
+            stream = await chat.create(model=MODEL, messages=words(), max_tokens=5, stream=True, extra_headers=open_key)
+            chunks = [chunk async for chunk in stream]
+            assert chunks[-1].usage is not None
+        seen = [whole.usage.model_dump(), chunks[-1].usage.model_dump()]
+        await asyncio.to_thread(customer.is_billed, sum(map(cost_nanousd, seen)), requests=3)

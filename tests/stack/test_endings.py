@@ -305,6 +305,20 @@ async def test_an_error_that_was_not_charged_says_nothing_of_repeating(stack: St
     assert (await client.chat()).header("x-should-retry") is None
 
 
+@pytest.mark.parametrize("second", ["status", "refused"])
+async def test_an_error_after_a_servers_silence_asks_not_to_be_repeated(
+    stack: Stack, client: Client, customer: Customer, second: str
+) -> None:
+    """The first one may still be generating."""
+    address = {} if second == "status" else {"base_url": "http://127.0.0.1:1/v1"}
+    model = await stack.offer_new([{"first_byte_timeout_s": "0.2"}, address])
+    stack.upstream.script(Answer(ending=Ending.STALL), Answer(status=503))
+    answer = await client.chat(chat(model=model))
+    assert (answer.status, answer.header("x-should-retry")) == (503, "false")
+    request = await only(stack, customer)
+    assert ended(request) == ("none", "none", "upstream_failed")
+
+
 # ---- ours ----
 
 
