@@ -25,6 +25,7 @@ COPY catalog_svc/ catalog_svc/
 COPY usage_svc/ usage_svc/
 COPY edge/ edge/
 COPY tollgate/ tollgate/
+COPY docs/ docs/
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
  && /opt/build/bin/pip --python /opt/tollgate/bin/python install --no-deps --no-index /wheels/*.whl
 

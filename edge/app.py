@@ -22,6 +22,7 @@ from edge.management.routes import Handler, ManagementRoutes, Methods
 from edge.openai import errors
 from edge.openai.errors import RequestError
 from edge.readiness import Readiness
+from edge.reference.pages import page_handlers
 from edge.routing.snapshot import CHAT, RESPONSES
 
 _log = logger(__name__)
@@ -53,6 +54,7 @@ class App:
             "/healthz": _readable("health", readiness.alive),
             "/readyz": _readable("health", readiness.ready),
             **management.exact,
+            **{path: _readable("docs", handler) for path, handler in page_handlers().items()},
         }
         self._management = management
         self._one_model = _readable("models", self._model)
