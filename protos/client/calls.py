@@ -5,7 +5,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
 
@@ -17,6 +17,15 @@ MISSED_HEARTBEATS = 3
 _RESUME_S_MIN, _RESUME_S_MAX = 0.05, 1.0
 
 ResponseT = TypeVar("ResponseT")
+
+
+class Page(Protocol):
+    """What every listing answers with, beside its rows."""
+
+    next_page_token: str
+
+
+PageT = TypeVar("PageT", bound=Page)
 
 # Told of every call when it ends: its full method, the status's name, and its seconds (None for a watch).
 Observer = Callable[[str, str, float | None], None]
@@ -56,8 +65,8 @@ async def call(
 
 
 async def pages(
-    method: grpc.aio.UnaryUnaryMultiCallable[Any, Any], request: Any, *, timeout_s: float
-) -> AsyncIterator[Any]:
+    method: grpc.aio.UnaryUnaryMultiCallable[Any, PageT], request: Any, *, timeout_s: float
+) -> AsyncIterator[PageT]:
     """Every page of a listing, from the request's page_token on. The request is left as it was.
 
     Raises:

@@ -8,8 +8,12 @@ from typing import Any
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from auth_svc.settings import AuthSettings
+from catalog_svc.settings import CatalogSettings
+from chassis.callers import callers_from_text
 from edge.counting import LoopCounter, LoopHistogram
 from edge.openai.error_table import ERRORS
+from usage_svc.settings import UsageSettings
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -61,9 +65,19 @@ def _metrics_of(modules: tuple[str, ...]) -> list[Any]:
     return found
 
 
+def callers_table() -> str:
+    """One row per gRPC service: who may call it unless the settings say otherwise."""
+    lines = ["| process | gRPC service | certificates of |", "|---|---|---|"]
+    for process, settings in (("auth", AuthSettings), ("catalog", CatalogSettings), ("usage", UsageSettings)):
+        for service, names in callers_from_text(settings.model_fields["callers"].default).items():
+            lines.append(f"| {process}_svc | `{service}` | {', '.join(f'`{name}`' for name in sorted(names))} |")
+    return "\n".join(lines)
+
+
 TABLES: Mapping[str, tuple[str, Callable[[], str]]] = {
     "errors": ("errors.md", errors_table),
     "metrics": ("metrics.md", metrics_table),
+    "callers": ("grpc.md", callers_table),
 }
 
 
