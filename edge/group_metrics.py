@@ -13,8 +13,8 @@ from prometheus_client.samples import Sample
 
 # By the end of a gauge's name; all others are added up.
 _GAUGE_RULES: Sequence[tuple[tuple[str, ...], Callable[[Iterable[float]], float]]] = (
-    (("_age_seconds", "_lag_seconds", "_info", "_credentials_missing"), max),
-    (("_created", "_start_time_seconds", "_number"), min),
+    (("_age_seconds", "_lag_seconds", "_until_seconds", "_info", "_credentials_missing"), max),
+    (("_created", "_start_time_seconds", "_number", "_ready"), min),
 )
 _COUNTING = {"counter", "histogram", "summary"}
 _ENDINGS = ("_total", "_bucket", "_sum", "_count", "")  # of such a family's samples
