@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ import uvloop
 from chassis.faults import Fault, PortTaken
 from chassis.log import logger
 from protos.client import TlsUnusable
+
+# How long a task may take to clean up before it is thought to have missed its cancellation.
+_CANCEL_AGAIN_S = 1.0
 
 _log = logger(__name__)
 
@@ -62,10 +65,20 @@ class Lifetime:
 
     async def cancel_supervised(self) -> None:
         """Cancels what is still supervised and waits for it."""
-        tasks = list(self._tasks)
-        for task in tasks:
+        await end_tasks(self._tasks)
+
+
+async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancels tasks and waits for their ends, which it does not judge.
+
+    More than once, if need be: before Python 3.12, asyncio.wait_for forgets a cancellation that comes at the moment at
+    which what it waits for is done, and a loop around it goes on (https://github.com/python/cpython/issues/86296).
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        _, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)
 
 
 def run(process: Callable[[Lifetime], Awaitable[None]]) -> int:

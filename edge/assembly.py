@@ -12,7 +12,7 @@ import uuid_utils
 from chassis.client import channel
 from chassis.clock import SystemClock
 from chassis.faults import PortTaken
-from chassis.lifetime import Lifetime
+from chassis.lifetime import Lifetime, end_tasks
 from chassis.log import logger
 from chassis.metrics import MetricsServer
 from edge import metrics
@@ -160,8 +160,7 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
         ("catalog watch", catalog.follow()),
         ("access log", access_log.flush_for_ever()),
     ):
-        task = process.supervise(name, work)
-        stack.callback(task.cancel)
+        stack.push_async_callback(end_tasks, [process.supervise(name, work)])
     _export_ages(keys, catalog)
     metrics.READY.set_function(lambda: float(not readiness.missing()))
 

@@ -11,7 +11,7 @@ from types import TracebackType
 import uuid_utils
 
 from chassis.clock import Clock
-from chassis.lifetime import Lifetime
+from chassis.lifetime import Lifetime, end_tasks
 from chassis.log import logger
 from edge.metering import metrics
 from edge.metering.acquirer import Acquirer
@@ -126,9 +126,7 @@ class Meter:
                 folder=str(self._spool.folder),
             )
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await end_tasks(self._tasks)
             self._observe()
             try:
                 self._commit.close(self._spool.logs.values())

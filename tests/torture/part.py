@@ -32,10 +32,12 @@ class Part:
         self._ready_file = folder / f"{name}.ready.json"
         self.log = folder / f"{name}.log"
         self.port = self.metrics_port = 0
-        self.may_die = False  # its database is being broken: a start may fail, and is tried again
+        self.is_without_database = False  # then a start may fail, and is tried again
+        self.database_back_s = 0.0  # since when it has one again
         self.kill_times_s: list[float] = []  # since the epoch
         self.drain_times_s: list[tuple[float, float]] = []  # from SIGTERM to the end
         self._process: asyncio.subprocess.Process | None = None
+        self._start_s = 0.0
         self._is_expected_to_end = False
         self._watch: asyncio.Task[None] | None = None
 
@@ -49,13 +51,14 @@ class Part:
             return
         deadline = time.monotonic() + _START_S_MAX
         while not await self._try_start(deadline):
-            if not self.may_die:
+            if not self.is_without_database and self.database_back_s < self._start_s:
                 self._complain(f"{self.name} ended instead of starting: {self.tail()}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.name} did not start within {_START_S_MAX} s: {self.tail()}")
             await asyncio.sleep(0.3)
 
     async def _try_start(self, deadline: float) -> bool:
+        self._start_s = time.monotonic()
         self._ready_file.unlink(missing_ok=True)
         with self.log.open("ab") as output:
             process = self._process = await asyncio.create_subprocess_exec(

@@ -124,6 +124,7 @@ class Plant:
                 "LISTEN_PORT": "0",
                 "READY_FILE": str(self.folder / f"{service}.ready.json"),
                 "DRAIN_S": "3",
+                "SCHEMA_WAIT_S": "60",
             }
             if service == "auth":
                 told["KEY_PEPPER"] = "a pepper for the torture, of no use to anybody else"
@@ -184,7 +185,10 @@ class Plant:
     def _impair(self, target: str, is_impaired: bool) -> None:
         (self._impaired.add if is_impaired else self._impaired.discard)(target)
         for service in SERVICES:
-            self.parts[service].may_die = bool(self._impaired & {"postgres", f"{service}-postgres"})
+            part = self.parts[service]
+            part.is_without_database = bool(self._impaired & {"postgres", f"{service}-postgres"})
+            if target in ("postgres", f"{service}-postgres"):
+                part.database_back_s = time.monotonic()
 
     async def _kill(self, fault: Fault) -> None:
         if fault.target == "postgres":

@@ -1,0 +1,45 @@
+"""What stands for gRPC: an edge's stub calls usage_svc's servicer, after as long as a call takes. Counts calls."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+_LATENCY_S = (0.001, 0.004)
+
+
+class Wire:
+    """One for all edges. `calls` are counted by method, `demands` by account."""
+
+    def __init__(self, servicer: Any, dice: random.Random) -> None:
+        self._servicer, self._dice = servicer, dice
+        self.calls: Counter[str] = Counter()
+        self.demands = 0
+
+    def stub(self) -> Any:
+        """In the place of MeteringServiceStub."""
+        return _Stub(self)
+
+    async def call(self, method: str, request: Any) -> Any:
+        self.calls[method] += 1
+        if method == "Acquire":
+            self.demands += len(request.demands)
+        await asyncio.sleep(self._dice.uniform(*_LATENCY_S))
+        return await getattr(self._servicer, method)(request, None)
+
+
+class _Stub:
+    def __init__(self, wire: Wire) -> None:
+        for method in ("OpenSession", "Heartbeat", "Acquire", "RecordUsage", "Seal"):
+            setattr(self, method, _Unary(method, wire.call))
+
+
+class _Unary:
+    """What chassis.client.call expects of a multi-callable."""
+
+    def __init__(self, method: str, call: Callable[[str, Any], Awaitable[Any]]) -> None:
+        self._method, self._call = method, call
+
+    async def __call__(self, request: Any, **_: Any) -> Any:
+        return await self._call(self._method, request)
