@@ -138,7 +138,8 @@ Scenario = Callable[[Rig], Awaitable[None]]
 
 # By mutation: where it must show, and what the verdict says then.
 SCENARIOS: dict[str, tuple[Scenario, str]] = {
-    "no_deduplication": (an_answer_of_usage_svc_is_lost, "was charged 2 times"),
+    # An entry of a charge is its usage row, so that it cannot be there twice; its lease can be drawn on twice.
+    "no_deduplication": (an_answer_of_usage_svc_is_lost, "the entries say"),
     "ship_before_write": (an_edge_is_killed_after_its_last_answer, "its client has the whole answer"),
     "no_fsync": (the_power_is_cut, "has the whole answer, and the ledger knows nothing"),
     "forward_before_admitted": (an_edge_is_killed_while_usage_svc_is_away, "has no outcome in the ledger"),
