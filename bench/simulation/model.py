@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +23,12 @@ from edge.metering.settings import Durability, MeteringSettings
 from protos.usage.v1 import usage_pb2
 from tests.harness.eventually import eventually
 from tests.harness.usage_service import PRICE, event
-from usage_svc.key_uses import KeyUses
-from usage_svc.metering_servicer import MeteringServicer
-from usage_svc.recording import Recorder
+from usage_svc.servicer import open_servicers
+from usage_svc.settings import UsageSettings
 
 _GRACE_NANOUSD = 0
 _OPEN_S_MAX = 60.0
-_HORIZON_DAYS, _SESSION_TTL_S = 35, 86_400.0
+_SESSION_TTL_S = 86_400.0
 _SEGMENT_BYTES = 256 * 1024
 
 
@@ -100,9 +99,10 @@ class Simulation:
         async with AsyncExitStack() as exits:
             database = await exits.enter_async_context(Database(open_engine(url)))
             await database.write_on_sqlite(self._fill)
-            # Without what usage_svc does beside: a sweep has a thread and a connection of its own, and locks us out.
-            recorder = Recorder(database, _HORIZON_DAYS)
-            metering = MeteringServicer(database, recorder, KeyUses(database), _SESSION_TTL_S)
+            told: dict[str, Any] = {"database_url": url, "session_ttl_s": _SESSION_TTL_S}
+            configured = UsageSettings(**told)
+            servicers = await exits.enter_async_context(open_servicers(configured, database, _NothingBeside()))
+            metering = next(each.servicer for each in servicers if each.service_name.endswith("MeteringService"))
             wire = Wire(metering, random.Random("latency"))
             meters = []
             for number in range(self.edges):
@@ -135,6 +135,14 @@ class Simulation:
             "CREATE TRIGGER count_updates AFTER UPDATE ON account BEGIN "
             "UPDATE account_updates SET updates = updates + 1 WHERE account_id = NEW.account_id; END"
         )
+
+
+class _NothingBeside(Lifetime):
+    """For usage_svc: a sweep has a thread and a connection of its own, and would lock out who waits for no thread."""
+
+    def supervise(self, name: str, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        work.close()
+        return asyncio.get_running_loop().create_task(asyncio.sleep(0), name=name)
 
 
 class _Load:
