@@ -39,6 +39,7 @@ from edge.assembly import Edge, open_edge
 from edge.settings import EdgeSettings
 from protos.auth.v1 import auth_pb2, auth_pb2_grpc
 from protos.catalog.v1 import catalog_pb2, catalog_pb2_grpc
+from protos.client import TlsFiles
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 from tests.harness.eventually import eventually
 from tests.harness.scripted_upstream import ScriptedUpstream
@@ -99,8 +100,11 @@ class Process:
 class Stack:
     """Four running processes and what tests do to them."""
 
-    def __init__(self, folder: Path, upstream: ScriptedUpstream, settings: Mapping[str, Json]) -> None:
+    def __init__(
+        self, folder: Path, upstream: ScriptedUpstream, settings: Mapping[str, Json], operator: TlsFiles | None
+    ) -> None:
         self.folder, self.upstream = folder, upstream
+        self._operator = operator
         self._settings = settings
         self._models: dict[str, Json] = {}
         self._deployments: dict[str, list[Json]] = {}
@@ -179,7 +183,7 @@ class Stack:
 
     def _channel(self, name: str) -> grpc.aio.Channel:
         if name not in self._channels:
-            self._channels[name] = client.channel(f"127.0.0.1:{self.processes[name].port}")
+            self._channels[name] = client.channel(f"127.0.0.1:{self.processes[name].port}", self._operator)
         return self._channels[name]
 
     @property
@@ -363,17 +367,22 @@ async def migrated(folder: Path) -> Path:
 
 @asynccontextmanager
 async def open_stack(
-    folder: Path, *, databases: Path | None = None, settings: Mapping[str, Json] | None = None
+    folder: Path,
+    *,
+    databases: Path | None = None,
+    settings: Mapping[str, Json] | None = None,
+    operator: TlsFiles | None = None,
 ) -> AsyncIterator[Stack]:
     """All four processes, offering MODEL, for as long as the block lasts.
 
     folder: an empty one for what they keep. databases: where `migrated` made some. settings: by process name.
+    operator: the certificate that the stack's own calls are made with, if the services' settings ask for one.
     """
     made = databases or await migrated(folder / "empty")
     for name in _MIGRATIONS:
         shutil.copyfile(made / f"{name}.db", folder / f"{name}.db")
     async with ScriptedUpstream() as upstream:
-        stack = Stack(folder, upstream, settings or {})
+        stack = Stack(folder, upstream, settings or {}, operator)
         try:
             for name in ("auth", "catalog", "usage"):
                 await stack.start(name)
