@@ -42,9 +42,14 @@ CURRENT_CALL: ContextVar[CurrentCall | None] = ContextVar("current_call", defaul
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps unary and server-streaming handlers; the other kinds pass, since no contract of ours has them."""
+    """Wraps unary and server-streaming handlers; the other kinds pass, since no contract of ours has them.
 
-    def __init__(self, gate: Gate, *, call_timeout_s: float, call_timeout_s_max: float, watch_age_s_max: float) -> None:
+    `gate` decides who may call; without one everybody may.
+    """
+
+    def __init__(
+        self, gate: Gate | None, *, call_timeout_s: float, call_timeout_s_max: float, watch_age_s_max: float
+    ) -> None:
         self._gate, self._watch_age_s_max = gate, watch_age_s_max
         self._call_timeout_s, self._call_timeout_s_max = call_timeout_s, call_timeout_s_max
 
@@ -82,7 +87,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             try:
                 async with asyncio.timeout(timeout_s) as deadline:
                     CURRENT_CALL.set(CurrentCall(request_id, deadline.when()))
-                    self._gate.check(method, context)
+                    if self._gate is not None:
+                        self._gate.check(method, context)
                     answer: Message = await behaviour(request, context)
                 return answer
             except asyncio.CancelledError:
@@ -110,7 +116,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             # new connection and has missed nothing. Spread, so that the readers of one restart do not meet again.
             end_s = time.monotonic() + self._watch_age_s_max * random.uniform(0.6, 0.9)  # noqa: S311 - not a secret
             try:
-                self._gate.check(method, context)
+                if self._gate is not None:
+                    self._gate.check(method, context)
                 async with aclosing(behaviour(request, context)) as answers:
                     async for answer in answers:
                         yield answer

@@ -66,7 +66,7 @@ class RpcServer:
         self._server = grpc.aio.server(
             interceptors=[
                 CallInterceptor(
-                    Gate(serving.callers),
+                    Gate(serving.callers) if serving.tls is not None else None,
                     call_timeout_s=serving.call_timeout_s,
                     call_timeout_s_max=serving.call_timeout_s_max,
                     watch_age_s_max=serving.connection_age_s,
