@@ -30,6 +30,7 @@ from edge.management.caller import Callers
 from edge.management.keys import Keys
 from edge.management.routes import ManagementRoutes
 from edge.management.spending import Spending
+from edge.metering.adoption import Adopter
 from edge.metering.meter import Meter
 from edge.metering.settings import Durability, MeteringSettings
 from edge.readiness import Readiness
@@ -135,6 +136,11 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
         rpc_timeout_s=LIMITS_TIMEOUT_S,
     )
     metrics.LIMITED_KEYS.set_function(lambda: float(len(limiter)))
+    if configured.adopt_dir is not None:
+        adopter = Adopter(
+            usage_pb2_grpc.MeteringServiceStub(usage), metering_settings(configured), clock, configured.adopt_dir
+        )
+        stack.callback(process.supervise("adoption", adopter.run()).cancel)
     access_log = AccessLog(configured.access_log)
     stack.callback(access_log.flush)
     generator = Generator(configured, clock, keys, addresses, catalog, meter, limiter, upstreams, watchdog, idempotency)

@@ -36,6 +36,11 @@ class EdgeSettings(ProcessSettings):
     data_dir: Path = Field(
         Path(".tollgate/edge"), description="Folder for the spool and the last catalog; one edge per folder."
     )
+    adopt_dir: Path | None = Field(
+        None,
+        description="A folder in which several edges have their data folders: this one then ships and seals the spools "
+        "of those that died and did not come back within a minute or so. Not set: nothing is adopted.",
+    )
     models_public: bool = Field(False, description="Whether GET /v1/models answers without a key.")
     access_log: bool = Field(True, description="Whether one line per request is logged.")
 

@@ -6,7 +6,7 @@ import typer
 
 from chassis.faults import Fault
 from chassis.settings import SettingsInvalid
-from tollgate import accounts, config, credits, keys, models, process
+from tollgate import accounts, config, credits, keys, models, process, sessions
 from tollgate.audit import audit
 from tollgate.balance import balance
 from tollgate.bootstrap import bootstrap
@@ -32,6 +32,7 @@ def command() -> typer.Typer:
     app.add_typer(credits.app, name="credits")
     app.command()(balance)
     app.command()(audit)
+    app.add_typer(sessions.app, name="sessions")
     app.add_typer(models.app, name="models")
     app.command()(usage)
     app.command()(process.edge)

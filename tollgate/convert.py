@@ -110,6 +110,19 @@ def audit_from_pb(response: usage_pb2.AuditLedgerResponse) -> Document:
     return document
 
 
+def session_from_pb(summary: usage_pb2.SessionSummary) -> Document:
+    return {
+        "spool_uuid": summary.session.spool_uuid,
+        "incarnation": summary.session.incarnation,
+        "edge_name": summary.edge_name,
+        "state": _enum(usage_pb2.SessionState.Name(summary.state), "SESSION_STATE_"),
+        "next_seq": summary.next_seq,
+        **_money("reserved", summary.reserved_nanousd),
+        "create_time": _time(summary, "create_time"),
+        "heartbeat_time": _time(summary, "heartbeat_time"),
+    }
+
+
 def usage_row_from_pb(row: usage_pb2.UsageRow) -> Document:
     return {
         "period_start_time": _time(row, "period_start_time"),

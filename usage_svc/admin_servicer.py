@@ -13,13 +13,18 @@ from chassis.faults import FailedPrecondition, InvalidArgument
 from chassis.once import once
 from protos.usage.v1 import usage_pb2 as pb
 from protos.usage.v1 import usage_pb2_grpc
-from usage_svc import bounds, funds_store, ledger, refunding
+from usage_svc import bounds, funds_store, ledger, refunding, session_store
 from usage_svc.auditor import Auditor
-from usage_svc.convert import balance_to_pb, findings_to_pb
+from usage_svc.convert import balance_to_pb, findings_to_pb, session_id_from_pb, session_summary_to_pb
 from usage_svc.driver import attach
+from usage_svc.funding import Funding
 from usage_svc.ledger import EntryKind
 from usage_svc.rating import MAX_ID_CHARS
+from usage_svc.signals import Signals
 from usage_svc.tables import FinishedWriteRow
+
+DEFAULT_SESSIONS = 100
+MAX_SESSIONS = 1000
 
 _CREDIT_KINDS = {
     pb.ENTRY_KIND_UNSPECIFIED: EntryKind.CREDIT,
@@ -31,11 +36,21 @@ _CREDIT_KINDS = {
 class AdminServicer(usage_pb2_grpc.UsageAdminServiceServicer):
     """See the contract for what each call promises. A repeat of any write returns its first answer."""
 
-    def __init__(self, database: Database, clock: Clock, default_grace_nanousd: int, auditor: Auditor) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        default_grace_nanousd: int,
+        auditor: Auditor,
+        funding: Funding,
+        signals: Signals,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._default_grace_nanousd = default_grace_nanousd
         self._auditor = auditor
+        self._funding = funding
+        self._signals = signals
 
     async def GrantCredit(self, request: pb.GrantCreditRequest, context: Any) -> pb.GrantCreditResponse:
         account_id = bounds.account_id(request.account_id)
@@ -56,7 +71,7 @@ class AdminServicer(usage_pb2_grpc.UsageAdminServiceServicer):
             await funds_store.append_entry(driver, ledger.posting(kind, account_id, amount, note=note))
             return pb.GrantCreditResponse(balance=balance_to_pb(await funds_store.account(driver, account_id)))
 
-        return await self._database.write(
+        answer = await self._database.write(
             lambda transaction: once(
                 transaction,
                 FinishedWriteRow,
@@ -66,6 +81,8 @@ class AdminServicer(usage_pb2_grpc.UsageAdminServiceServicer):
                 lambda: grant(transaction),
             )
         )
+        self._signals.funds(account_id)  # edges forget that they refused it
+        return answer
 
     async def Adjust(self, request: pb.AdjustRequest, context: Any) -> pb.AdjustResponse:
         account_id = bounds.account_id(request.account_id)
@@ -96,11 +113,13 @@ class AdminServicer(usage_pb2_grpc.UsageAdminServiceServicer):
             await funds_store.append_entry(driver, posting)
             return pb.AdjustResponse(balance=balance_to_pb(await funds_store.account(driver, account_id)))
 
-        return await self._database.write(
+        answer = await self._database.write(
             lambda transaction: once(
                 transaction, FinishedWriteRow, request, pb.AdjustResponse, self._now(), lambda: adjust(transaction)
             )
         )
+        self._signals.funds(account_id)  # edges forget that they refused it
+        return answer
 
     async def SetTerms(self, request: pb.SetTermsRequest, context: Any) -> pb.SetTermsResponse:
         account_id = bounds.account_id(request.account_id)
@@ -113,11 +132,24 @@ class AdminServicer(usage_pb2_grpc.UsageAdminServiceServicer):
             await funds_store.set_terms(driver, account_id, grace, overflow)
             return pb.SetTermsResponse(balance=balance_to_pb(await funds_store.account(driver, account_id)))
 
-        return await self._database.write(
+        answer = await self._database.write(
             lambda transaction: once(
                 transaction, FinishedWriteRow, request, pb.SetTermsResponse, self._now(), lambda: set_terms(transaction)
             )
         )
+        self._signals.funds(account_id)  # edges forget that they refused it
+        return answer
+
+    async def ListSessions(self, request: pb.ListSessionsRequest, context: Any) -> pb.ListSessionsResponse:
+        if not 0 <= request.page_size <= MAX_SESSIONS:
+            raise InvalidArgument("page_size", f"give 1 to {MAX_SESSIONS}, or 0 for {DEFAULT_SESSIONS}")
+        async with self._database.read() as transaction:
+            found = await session_store.open_sessions(transaction, request.page_size or DEFAULT_SESSIONS)
+        return pb.ListSessionsResponse(sessions=map(session_summary_to_pb, found))
+
+    async def ForceSession(self, request: pb.ForceSessionRequest, context: Any) -> pb.ForceSessionResponse:
+        session_id = bounds.session_id(session_id_from_pb(request.session))
+        return pb.ForceSessionResponse(released_nanousd=await self._funding.force(session_id))
 
     async def Refund(self, request: pb.RefundRequest, context: Any) -> pb.RefundResponse:
         bounds.account_id(request.account_id)
@@ -137,7 +169,9 @@ class AdminServicer(usage_pb2_grpc.UsageAdminServiceServicer):
                 lambda: refunding.refund(transaction, request, account),
             )
 
-        return await self._database.write(refund)
+        answer = await self._database.write(refund)
+        self._signals.funds(request.account_id)
+        return answer
 
     async def AuditLedger(self, request: pb.AuditLedgerRequest, context: Any) -> pb.AuditLedgerResponse:
         account_id = bounds.account_id(request.account_id) if request.account_id else ""

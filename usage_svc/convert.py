@@ -23,7 +23,8 @@ from usage_svc.intake import Exceptional
 from usage_svc.key_rate import LimitDemand, LimitShare
 from usage_svc.leases import Demand, Grant
 from usage_svc.reading import Entry, FinishedRequest, UsageSums
-from usage_svc.sessions import Session, SessionId
+from usage_svc.sessions import Session, SessionId, SessionSummary
+from usage_svc.signals import Funds, Hint
 
 # Before each attempt stand its tag (field 22, length-delimited) and its length, of one byte up to 127.
 _ATTEMPT_HEADS = tuple(b"\xb2\x01" + bytes((length,)) for length in range(128))
@@ -68,6 +69,7 @@ def demand_from_pb(demand: pb.LeaseDemand) -> Demand:
         seq=demand.seq,
         want_nanousd=demand.want_nanousd,
         min_nanousd=demand.min_nanousd,
+        last=demand.last,
     )
 
 
@@ -80,7 +82,18 @@ def grant_to_pb(grant: Grant) -> pb.LeaseGrant:
         near_limit=grant.near_limit,
         available_nanousd=grant.available_nanousd,
         granted_total_nanousd=grant.granted_total_nanousd,
+        last=grant.last,
+        recalled=grant.recalled,
     )
+
+
+def hint_to_pb(hint: Hint | None) -> pb.RecallResponse:
+    """None is the first message of a stream: it says nothing but that the stream stands."""
+    if hint is None:
+        return pb.RecallResponse()
+    if isinstance(hint, Funds):
+        return pb.RecallResponse(credited_account_id=hint.account_id)
+    return pb.RecallResponse(lease_id=hint.lease_id, account_id=hint.account_id)
 
 
 def record_from_pb(record: pb.Record) -> Record:
@@ -297,3 +310,15 @@ def limit_demand_from_pb(demand: pb.LimitDemand) -> LimitDemand:
 
 def limit_share_to_pb(share: LimitShare) -> pb.LimitShare:
     return pb.LimitShare(**share._asdict())
+
+
+def session_summary_to_pb(summary: SessionSummary) -> pb.SessionSummary:
+    return pb.SessionSummary(
+        session=session_id_to_pb(summary.session_id),
+        edge_name=summary.edge_name,
+        state=pb.SessionState.ValueType(summary.state),
+        next_seq=summary.next_seq,
+        reserved_nanousd=summary.reserved_nanousd,
+        create_time=moment_us_to_pb(summary.create_time_us),
+        heartbeat_time=moment_us_to_pb(summary.heartbeat_time_us),
+    )

@@ -13,10 +13,12 @@ from usage_svc.ledger import ENTRIES_PER_BATCH, Posting
 from usage_svc.sessions import SessionId
 from usage_svc.tables import MovementRow
 
+MAX_RECALLS = 100  # leases that are asked for idle funds because of one call
+
 _MOVEMENT_COLUMNS = ("entry_id", *Posting._fields, "create_time_us")
 _LEASE_COLUMNS = (
     "lease_id, account_id, spool_uuid, incarnation, granted_nanousd, settled_nanousd, returned_nanousd, "
-    "overflow_nanousd, acquire_seq, last_granted_nanousd, last_near_limit, last_available_nanousd, closed"
+    "overflow_nanousd, acquire_seq, last_granted_nanousd, last_near_limit, last_available_nanousd, closed, is_last"
 )
 
 
@@ -70,8 +72,28 @@ def open_leases(session_id: SessionId) -> Query:
 def lease_from_row(row: Sequence[Any]) -> Lease:
     """A working copy of a lease."""
     lease = Lease(*row)
-    lease.last_near_limit, lease.closed = bool(lease.last_near_limit), bool(lease.closed)  # SQLite's are 0 and 1
+    # SQLite's are 0 and 1.
+    lease.last_near_limit, lease.closed, lease.is_last = map(bool, (lease.last_near_limit, lease.closed, lease.is_last))
     return lease
+
+
+def last_slots(account_ids: Sequence[str]) -> Query:
+    """The leases that are open for accounts' last requests, as (account, lease). Safe under the accounts' locks."""
+    return Query(
+        "SELECT account_id, lease_id FROM lease WHERE account_id IN_LIST($1) AND NOT closed AND is_last",
+        (list(account_ids),),
+    )
+
+
+def reserved_elsewhere(account_ids: Sequence[str], session_id: SessionId) -> Query:
+    """Leases of other sessions that reserve something for these accounts, the largest first: they may have it idle."""
+    return Query(
+        "SELECT l.account_id, l.lease_id, l.spool_uuid, l.incarnation FROM lease l WHERE l.account_id IN_LIST($1) "  # noqa: S608 - our names
+        "AND NOT l.closed AND NOT l.is_last AND l.granted_nanousd > l.settled_nanousd + l.returned_nanousd "
+        "AND NOT (l.spool_uuid = $2 AND l.incarnation = CAST($3 AS bigint)) "
+        f"ORDER BY l.granted_nanousd - l.settled_nanousd - l.returned_nanousd DESC LIMIT {MAX_RECALLS}",
+        (list(account_ids), session_id.spool_uuid, session_id.incarnation),
+    )
 
 
 def reserved(account_ids: Sequence[str]) -> Query:
@@ -116,14 +138,14 @@ def apply_changes(changes: Mapping[str, AccountChange]) -> Command:
     """Adds up what a batch did to accounts. Overflow is a charge that no lease knows of, so it is counted here."""
     return Command(
         "INSERT INTO account AS a (account_id, available_nanousd, overflow_nanousd, credited_nanousd, charged_nanousd, "
-        "create_time_us) VALUES ($1, $2, $3, 0, $3, {now_us}) ON CONFLICT (account_id) DO UPDATE SET "
+        "create_time_us) VALUES ($1, $2, $3, 0, CAST($4 AS bigint), {now_us}) ON CONFLICT (account_id) DO UPDATE SET "
         "available_nanousd = a.available_nanousd + excluded.available_nanousd, "
         "overflow_nanousd = a.overflow_nanousd + excluded.overflow_nanousd, "
         "charged_nanousd = a.charged_nanousd + excluded.charged_nanousd",
         [
-            (account_id, change.available_nanousd, change.overflow_nanousd)
+            (account_id, change.available_nanousd, change.overflow_nanousd, change.charged_nanousd)
             for account_id, change in sorted(changes.items())
-            if change.available_nanousd or change.overflow_nanousd
+            if change.available_nanousd or change.overflow_nanousd or change.charged_nanousd
         ],
     )
 
@@ -132,7 +154,7 @@ def insert_leases(leases: Iterable[Lease]) -> Command:
     """Writes leases for the first time."""
     return Command(
         f"INSERT INTO lease ({_LEASE_COLUMNS}, create_time_us) "  # noqa: S608 - our names
-        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, {now_us})",
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, {now_us})",
         [
             (
                 lease.lease_id,
@@ -148,6 +170,7 @@ def insert_leases(leases: Iterable[Lease]) -> Command:
                 lease.last_near_limit,
                 lease.last_available_nanousd,
                 lease.closed,
+                lease.is_last,
             )
             for lease in leases
         ],

@@ -47,6 +47,7 @@ class AccountChange:
 
     available_nanousd: int = 0
     overflow_nanousd: int = 0
+    charged_nanousd: int = 0  # by no open lease
 
 
 @dataclass(slots=True)
@@ -170,13 +171,14 @@ def _settle(intake: Intake, session_id: SessionId, event: UsageEvent, charge: in
     elif not _is_ours(lease, session_id) or lease.account_id != event.account_id:
         overflow, why = charge, "lease_foreign"
     else:
-        overflow, why = lease.settle(charge), "beyond_lease"
+        overflow, why = lease.settle(charge), "last" if lease.is_last else "beyond_lease"
         intake.leases[lease.lease_id] = lease
     if overflow:
         intake.overflows[why] += overflow
         change = intake.accounts.setdefault(event.account_id, AccountChange())
         change.available_nanousd -= overflow
         change.overflow_nanousd += overflow
+        change.charged_nanousd += overflow
     return overflow
 
 
@@ -188,6 +190,13 @@ def _take_return(intake: Intake, session_id: SessionId, record: ReturnRecord, kn
         return "LEASE_UNKNOWN"
     if lease.closed:
         return None  # released as a whole before; there is nothing left to return
+    if lease.is_last:
+        # It was for one request, whose event stands before this: the account's slot for such is free again.
+        change = intake.accounts.setdefault(lease.account_id, AccountChange())
+        change.available_nanousd += lease.release()
+        change.charged_nanousd += lease.settled_nanousd
+        intake.leases[lease.lease_id] = lease
+        return None
     delta = lease.give_back(record.returned_total_nanousd)
     if delta:
         intake.leases[lease.lease_id] = lease

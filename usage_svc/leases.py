@@ -28,6 +28,7 @@ class Demand:
     seq: int
     want_nanousd: int
     min_nanousd: int
+    last: bool = False  # less than `min` is granted too: the account's last request, which may run under-held
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Grant:
     granted_total_nanousd: int
     near_limit: bool
     available_nanousd: int
+    last: bool = False
+    recalled: bool = False  # others were asked for what they have idle
 
 
 @dataclass(slots=True)
@@ -64,6 +67,7 @@ class Lease:
     last_near_limit: bool = False
     last_available_nanousd: int = 0
     closed: bool = False
+    is_last: bool = False  # for one under-held request; while it is open, the account's slot for such is taken
 
     @property
     def reserved_nanousd(self) -> int:
@@ -100,10 +104,11 @@ class Lease:
         self.closed = True
         return left
 
-    def grant(self, demand: Demand, headroom_nanousd: int) -> Grant | None:
+    def grant(self, demand: Demand, headroom_nanousd: int, *, is_slot_taken: bool = False) -> Grant | None:
         """Answers a demand, given what its account has beyond all leases, grace included; None where it is too little.
 
         A repeat of the last granted seq gets the same grant and draws nothing; a lower one is a late copy.
+        `is_slot_taken` says whether another lease is open for the account's last request.
         """
         if demand.seq == self.acquire_seq:
             return self._last_grant()
@@ -117,12 +122,19 @@ class Lease:
                 near_limit=self.last_near_limit,
                 available_nanousd=headroom_nanousd,
             )
+        if demand.last:
+            if is_slot_taken or headroom_nanousd <= 0:
+                return None
+            return self._granted(demand, headroom_nanousd, min(headroom_nanousd, demand.min_nanousd), near_limit=True)
         if headroom_nanousd < demand.min_nanousd:
             return None
         near_limit = headroom_nanousd < NEAR_LIMIT_HOLDS * demand.min_nanousd
         granted = (
             demand.min_nanousd if near_limit else min(max(demand.want_nanousd, demand.min_nanousd), headroom_nanousd)
         )
+        return self._granted(demand, headroom_nanousd, granted, near_limit=near_limit)
+
+    def _granted(self, demand: Demand, headroom_nanousd: int, granted: int, *, near_limit: bool) -> Grant:
         self.granted_nanousd += granted
         self.acquire_seq = demand.seq
         self.last_granted_nanousd = granted
@@ -139,22 +151,26 @@ class Lease:
             granted_total_nanousd=self.granted_nanousd,
             near_limit=self.last_near_limit,
             available_nanousd=self.last_available_nanousd,
+            last=self.is_last,
         )
 
 
-def refusal(demand: Demand, headroom_nanousd: int, reserved_nanousd: int, granted_total_nanousd: int) -> Grant:
+def refusal(
+    demand: Demand, headroom_nanousd: int, reserved_nanousd: int, granted_total_nanousd: int, *, recalled: bool = False
+) -> Grant:
     """The answer to a demand that headroom does not cover: will waiting help?
 
-    Holds settle at their cost or less, so what is reserved now is the most that can come back. FUNDS_HELD only where
-    that would be enough; otherwise the funds are used up, and telling a client to retry would have it retry for ever.
+    What is reserved now is the most that can come back. While anything could then be left, the account's next request
+    may run, under-held if need be: FUNDS_HELD. Otherwise the funds are used up, and telling a client to retry would
+    have it retry for ever.
     """
-    enough_if_released = headroom_nanousd + reserved_nanousd >= demand.min_nanousd
     return Grant(
         lease_id=demand.lease_id,
         seq=demand.seq,
-        outcome=GrantOutcome.FUNDS_HELD if enough_if_released else GrantOutcome.FUNDS_USED_UP,
+        outcome=(GrantOutcome.FUNDS_HELD if headroom_nanousd + reserved_nanousd > 0 else GrantOutcome.FUNDS_USED_UP),
         granted_nanousd=0,
         granted_total_nanousd=granted_total_nanousd,
         near_limit=True,
         available_nanousd=headroom_nanousd,
+        recalled=recalled,
     )

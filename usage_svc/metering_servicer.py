@@ -3,6 +3,7 @@
 # ruff: noqa: N802 - the contract names these methods
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -17,6 +18,7 @@ from usage_svc.convert import (
     duration_to_pb,
     exceptional_to_pb,
     grant_to_pb,
+    hint_to_pb,
     limit_demand_from_pb,
     limit_share_to_pb,
     record_from_pb,
@@ -34,6 +36,7 @@ from usage_svc.limit_sharing import LimitSharing
 from usage_svc.rating import MAX_ID_CHARS
 from usage_svc.recording import Recorder
 from usage_svc.sessions import Opening, Session, SessionId, SessionState
+from usage_svc.signals import Signals
 
 
 class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
@@ -44,12 +47,15 @@ class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
         database: Database,
         recorder: Recorder,
         key_uses: KeyUses,
+        funding: Funding,
+        signals: Signals,
         session_ttl_s: float,
         idempotency_keys: IdempotencyKeys,
     ) -> None:
         self._database, self._idempotency_keys = database, idempotency_keys
         self._recorder, self._key_uses = recorder, key_uses
-        self._funding = Funding(database)
+        self._funding = funding
+        self._signals = signals
         self._limit_sharing = LimitSharing(database)
         self._ttl = duration_to_pb(session_ttl_s)
 
@@ -79,8 +85,11 @@ class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
         grants = await self._funding.acquire(session_id, demands)
         return pb.AcquireResponse(grants=map(grant_to_pb, grants))
 
-    def Recall(self, request: pb.RecallRequest, context: Any) -> AsyncIterator[pb.RecallResponse]:
-        raise Unimplemented("NOT_YET_OFFERED", "this version does not recall funds: an edge works without")
+    async def Recall(self, request: pb.RecallRequest, context: Any) -> AsyncIterator[pb.RecallResponse]:
+        session_id = bounds.session_id(session_id_from_pb(request.session))
+        async with aclosing(self._signals.follow(session_id)) as hints:
+            async for hint in hints:
+                yield hint_to_pb(hint)
 
     async def RecordUsage(self, request: pb.RecordUsageRequest, context: Any) -> pb.RecordUsageResponse:
         session_id = bounds.session_id(session_id_from_pb(request.session))
@@ -94,6 +103,8 @@ class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
         )
         if recorded.intake is not None:
             self._key_uses.note(posted.event for posted in recorded.intake.events.values())
+            changes = recorded.intake.accounts.items()
+            self._signals.freed([account_id for account_id, change in changes if change.available_nanousd > 0])
         return pb.RecordUsageResponse(
             next_seq=recorded.next_seq, exceptions=map(exceptional_to_pb, recorded.exceptions)
         )

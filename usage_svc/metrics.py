@@ -7,8 +7,8 @@ EVENTS = Counter("tollgate_usage_events_total", "Usage events posted, by how the
 # kind: prompt, completion, cached (of the prompt), cache_write (of the prompt), reasoning (of the completion).
 TOKENS = Counter("tollgate_usage_tokens_total", "Tokens of posted usage events.", ["kind"])
 CHARGED = Counter("tollgate_usage_charged_nanousd_total", "Charges posted, in nano-USD.")
-# why: beyond_lease (it held too little), lease_gone (unknown or closed), lease_foreign (not this session's or
-# account's).
+# why: beyond_lease (it held too little), last (an account's last request, which may), lease_gone (unknown or closed),
+# lease_foreign (not this session's or account's).
 OVERFLOW = Counter(
     "tollgate_usage_overflow_nanousd_total",
     "Charges that did not fit into their lease and were taken from the account at once, in nano-USD.",
@@ -36,6 +36,11 @@ SESSIONS = Gauge("tollgate_usage_sessions", "Sessions of edges, by state, at the
 OPEN_LEASES = Gauge("tollgate_usage_open_leases", "Leases that are not closed, at the last sweep.")
 RESERVED = Gauge("tollgate_usage_reserved_nanousd", "Funds set aside in open leases, in nano-USD, at the last sweep.")
 SWEPT = Counter("tollgate_usage_sessions_lost_total", "Sessions fenced since no heartbeat came in time.")
+RECALLS = Counter("tollgate_usage_recalls_total", "Leases whose idle funds were asked back for another edge.")
+RECALL_WATCHERS = Gauge("tollgate_usage_recall_watchers", "Edges that watch this process for recalls and credits.")
+FORCED_NANOUSD = Counter(
+    "tollgate_usage_forced_nanousd_total", "Funds released by force from sessions whose spool is not here, in nano-USD."
+)
 LEDGER_DRIFT = Gauge(
     "tollgate_usage_ledger_drift_nanousd",
     "By how much balances differ from the replay of all entries, summed over accounts, at the last look; 0 is right.",

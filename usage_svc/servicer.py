@@ -11,12 +11,15 @@ from chassis.server import Servicer
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 from usage_svc.admin_servicer import AdminServicer
 from usage_svc.auditor import Auditor
+from usage_svc.funding import Funding
 from usage_svc.idempotency_keys import IdempotencyKeys
 from usage_svc.key_uses import KeyUses
 from usage_svc.metering_servicer import MeteringServicer
 from usage_svc.reading_servicer import ReadingServicer
 from usage_svc.recording import Recorder
+from usage_svc.replicas import Replicas
 from usage_svc.settings import UsageSettings
+from usage_svc.signals import Signals
 from usage_svc.sweeper import Sweeper
 
 
@@ -26,13 +29,20 @@ async def open_servicers(
 ) -> AsyncIterator[Sequence[Servicer]]:
     """Serves metering, reading and administration, and sweeps silent sessions, for as long as the block lasts."""
     clock = SystemClock()
-    sweeper = Sweeper(database, clock, settings.session_ttl_s, asyncio.sleep)
+    signals = Signals(clock, lifetime)
+    funding = Funding(database, signals)
+    sweeper = Sweeper(database, clock, settings.session_ttl_s, asyncio.sleep, funding, settings.orphan_ttl_s)
     key_uses = KeyUses(database)
-    flushing = lifetime.supervise("key uses", key_uses.flush_for_ever())
-    sweeping = lifetime.supervise("sweeper", sweeper.run())
     auditor = Auditor(database, asyncio.sleep)
     idempotency_keys = IdempotencyKeys(database, settings.idempotency_ttl_s, asyncio.sleep)
-    tasks = [sweeping, flushing, lifetime.supervise("idempotency keys", idempotency_keys.sweep_for_ever())]
+    tasks = [
+        lifetime.supervise("key uses", key_uses.flush_for_ever()),
+        lifetime.supervise("sweeper", sweeper.run()),
+        lifetime.supervise("signals", signals.run()),
+        lifetime.supervise("idempotency keys", idempotency_keys.sweep_for_ever()),
+    ]
+    if not database.is_sqlite:
+        tasks.append(lifetime.supervise("replicas", Replicas(database, signals).run()))
     if settings.drift_interval_s:
         tasks.append(lifetime.supervise("drift watch", auditor.watch_drift(settings.drift_interval_s)))
     services = usage_pb2.DESCRIPTOR.services_by_name
@@ -45,6 +55,8 @@ async def open_servicers(
                     database,
                     Recorder(database, settings.dedupe_horizon_days),
                     key_uses,
+                    funding,
+                    signals,
                     settings.session_ttl_s,
                     idempotency_keys,
                 ),
@@ -57,7 +69,7 @@ async def open_servicers(
             Servicer(
                 services["UsageAdminService"].full_name,
                 usage_pb2_grpc.add_UsageAdminServiceServicer_to_server,
-                AdminServicer(database, clock, settings.default_grace_nanousd, auditor),
+                AdminServicer(database, clock, settings.default_grace_nanousd, auditor, funding, signals),
             ),
         ]
     finally:

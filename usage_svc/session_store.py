@@ -5,7 +5,7 @@ from typing import Any
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from usage_svc.driver import Command, Driver, Query, Script, open_with
-from usage_svc.sessions import Session, SessionId, SessionState
+from usage_svc.sessions import Session, SessionId, SessionState, SessionSummary
 
 _COLUMNS = "spool_uuid, incarnation, state, next_seq, released_nanousd"
 
@@ -109,12 +109,39 @@ def advance(session_id: SessionId, next_seq: int) -> Command:
     )
 
 
-def drain(session_id: SessionId, released_nanousd: int) -> Command:
-    """Marks a session as sealed."""
+def end(session_id: SessionId, state: SessionState, released_nanousd: int) -> Command:
+    """Marks a session as sealed or forced."""
     return Command(
         "UPDATE session SET state = $3, released_nanousd = $4 WHERE spool_uuid = $1 AND incarnation = $2",
-        [(session_id.spool_uuid, session_id.incarnation, int(SessionState.DRAINED), released_nanousd)],
+        [(session_id.spool_uuid, session_id.incarnation, int(state), released_nanousd)],
     )
+
+
+async def open_sessions(transaction: AsyncSession, limit: int) -> list[SessionSummary]:
+    """Sessions that still reserve something or may do so, the longest silent first."""
+    _, rows = await open_with(
+        transaction,
+        "SELECT s.spool_uuid, s.incarnation, s.edge_name, s.state, s.next_seq, s.create_time_us, s.heartbeat_time_us, "
+        "CAST(COALESCE((SELECT SUM(l.granted_nanousd - l.settled_nanousd - l.returned_nanousd) FROM lease l "
+        "WHERE l.spool_uuid = s.spool_uuid AND l.incarnation = s.incarnation AND NOT l.closed), 0) AS bigint) "
+        "FROM session s WHERE s.state IN ($1, $2) ORDER BY s.heartbeat_time_us LIMIT $3",
+        int(SessionState.ALIVE),
+        int(SessionState.LOST),
+        limit,
+    )
+    return [SessionSummary(SessionId(row[0], row[1]), row[2], SessionState(row[3]), *row[4:]) for row in rows]
+
+
+async def orphans(transaction: AsyncSession, orphan_ttl_us: int) -> list[SessionId]:
+    """LOST sessions that were silent for so long that nobody will bring their spool."""
+    _, rows = await open_with(
+        transaction,
+        "SELECT spool_uuid, incarnation FROM session "
+        "WHERE state = $1 AND heartbeat_time_us < {now_us} - CAST($2 AS bigint) ORDER BY heartbeat_time_us LIMIT 100",
+        int(SessionState.LOST),
+        orphan_ttl_us,
+    )
+    return [SessionId(row[0], row[1]) for row in rows]
 
 
 COUNT_BY_STATE = Query("SELECT state, COUNT(*) FROM session GROUP BY state")

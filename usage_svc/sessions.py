@@ -32,6 +32,19 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionSummary:
+    """A session for people. Times are microseconds since 1970, by the database's clock."""
+
+    session_id: SessionId
+    edge_name: str
+    state: SessionState
+    next_seq: int
+    create_time_us: int
+    heartbeat_time_us: int
+    reserved_nanousd: int
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """A new incarnation, and the earlier ones of its spool that are not sealed."""
 

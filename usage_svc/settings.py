@@ -20,6 +20,11 @@ class UsageSettings(ServiceSettings):
         description="How long after its last heartbeat an edge may go on serving from what it has leased; afterwards "
         "its session is fenced. Its funds stay set aside until its spool is here.",
     )
+    orphan_ttl_s: Annotated[float, Field(ge=0, le=31_536_000)] = Field(
+        0.0,
+        description="A lost session that has been silent for this long, at least session_ttl_s, is released by force; "
+        "0: never. What its spool still brings later is charged all the same, labelled as overflow.",
+    )
     default_grace_nanousd: Annotated[int, Field(ge=0, le=MAX_AMOUNT_NANOUSD)] = Field(
         1_000_000_000,
         description="How far below zero, in nano-USD, an account may go from its first credit on, unless its terms say "

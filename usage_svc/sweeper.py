@@ -1,4 +1,7 @@
-"""Fencing sessions that have gone silent. Fencing frees nothing: a paused edge may still be spending."""
+"""Fencing sessions that have gone silent. Fencing frees nothing: a paused edge may still be spending.
+
+Where the operator has set a time for it, what has been silent for that long is released by force.
+"""
 
 from collections.abc import Awaitable, Callable
 
@@ -6,10 +9,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chassis.clock import Clock
 from chassis.database import Database
-from chassis.faults import Unavailable
+from chassis.faults import FailedPrecondition, Unavailable
 from chassis.log import logger
 from usage_svc import funds_store, key_rate_store, metrics, session_store
 from usage_svc.driver import Script, open_with, write_by_script
+from usage_svc.funding import Funding
 from usage_svc.sessions import SessionState
 
 SWEEPS_PER_TTL = 10
@@ -26,12 +30,20 @@ class Sweeper:
     """
 
     def __init__(
-        self, database: Database, clock: Clock, ttl_s: float, sleep: Callable[[float], Awaitable[None]]
+        self,
+        database: Database,
+        clock: Clock,
+        ttl_s: float,
+        sleep: Callable[[float], Awaitable[None]],
+        funding: Funding,
+        orphan_ttl_s: float = 0.0,
     ) -> None:
         self._database = database
         self._clock = clock
         self._ttl_s = ttl_s
         self._sleep = sleep
+        self._funding = funding
+        self._orphan_ttl_s = max(orphan_ttl_s, ttl_s) if orphan_ttl_s else 0.0
         self._quiet_until_s = clock.monotonic() + ttl_s
 
     async def run(self) -> None:
@@ -49,6 +61,7 @@ class Sweeper:
                 swept = await self._database.write(
                     lambda transaction: session_store.sweep(transaction, round(self._ttl_s * 1_000_000))
                 )
+                await self._force_orphans()
             await write_by_script(self._database, _forget_key_rates)
             async with self._database.read() as transaction:
                 await _take_gauges(transaction)
@@ -60,6 +73,23 @@ class Sweeper:
             metrics.SWEPT.inc(swept)
             _log.warning("sessions lost", count=swept, ttl_s=self._ttl_s)
         return swept
+
+    async def _force_orphans(self) -> None:
+        if not self._orphan_ttl_s:
+            return
+        async with self._database.read() as transaction:
+            orphans = await session_store.orphans(transaction, round(self._orphan_ttl_s * 1_000_000))
+        for session_id in orphans:
+            try:
+                released = await self._funding.force(session_id)
+            except FailedPrecondition:
+                continue  # its spool came in between
+            _log.warning(
+                "orphan released by force",
+                spool_uuid=session_id.spool_uuid,
+                incarnation=session_id.incarnation,
+                released_nanousd=released,
+            )
 
 
 def _forget_key_rates() -> Script[int]:

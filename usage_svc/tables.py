@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import registry
@@ -117,6 +118,8 @@ class LeaseRow(UsageRow, table=True):
     last_near_limit: bool
     last_available_nanousd: int = Field(sa_type=BigInteger)
     closed: bool
+    # For one under-held request; while it is open, the account's slot for such is taken.
+    is_last: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
     create_time_us: int = Field(sa_type=BigInteger)
 
 

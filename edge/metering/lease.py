@@ -40,6 +40,7 @@ class Lease:
         "granted_nanousd",
         "held_nanousd",
         "is_asking",
+        "is_last",
         "lease_id",
         "low_water_nanousd",
         "near_limit",
@@ -51,8 +52,9 @@ class Lease:
         "use_time",
     )
 
-    def __init__(self, lease_id: str, account_id: str, now: float, window_s: float) -> None:
+    def __init__(self, lease_id: str, account_id: str, now: float, window_s: float, *, is_last: bool = False) -> None:
         self.lease_id, self.account_id = lease_id, account_id
+        self.is_last = is_last  # for the account's last request, which may run under-held, and for nothing else
         self.granted_nanousd = self.settled_nanousd = self.returned_nanousd = self.held_nanousd = 0
         self.open_holds = 0
         self.acquire_seq = 0
@@ -130,6 +132,9 @@ class Lease:
 
         At least one hold: usage_svc tells by it how near the limit is.
         """
+        if self.is_last:
+            self._hold_max = max(self._hold_max, first_waiting_nanousd, 1)
+            return Demand(self._hold_max, self._hold_max)
         if now >= self._turn_time:
             self._turn(now)
         self._hold_max = max(self._hold_max, first_waiting_nanousd)

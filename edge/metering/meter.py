@@ -19,7 +19,13 @@ from edge.metering.convert import Admitted, encode_admitted, record_from_event, 
 from edge.metering.group_commit import GroupCommit
 from edge.metering.lease import Lease
 from edge.metering.lease_book import LeaseBook
-from edge.metering.refusals import FundsHeld, FundsUsedUp, MeteringRefusal, MeteringUnavailable, UnavailableReason
+from edge.metering.recall import RecallWatch
+from edge.metering.refusals import (
+    MeteringRefusal,
+    MeteringUnavailable,
+    UnavailableReason,
+    count_refusal,
+)
 from edge.metering.session import SessionKeeper
 from edge.metering.settings import MeteringSettings
 from edge.metering.shipper import Shipper
@@ -73,28 +79,44 @@ class Meter:
         clock: Clock,
         lifetime: Lifetime,
         new_id: Callable[[], str] = _uuid7,
+        *,
+        reports: bool = True,
     ) -> None:
         self._stub, self._settings, self._lifetime, self._new_id = stub, settings, lifetime, new_id
+        self._reports = reports  # in this process's gauges; one that works off another's spool does not
         self._clock, self._monotonic = clock, clock.monotonic
         self._log: SpoolLog | None = None  # of the live session
         self._book: LeaseBook | None = None
         self._undrained: dict[int, SpoolLog] = {}  # logs of former processes that are not taken up yet
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closing = False
+        self._begun = asyncio.Event()
 
     async def __aenter__(self) -> "Meter":
         self._spool = await asyncio.to_thread(Spool.open, self._settings)
         self._undrained = dict(self._spool.logs)
         self._shipper = Shipper(
-            self._stub, self._spool.uuid, self._settings, self._clock, self._remove_log, self._on_shipped
+            self._stub,
+            self._spool.uuid,
+            self._settings,
+            self._clock,
+            self._remove_log,
+            lambda: self._acquirer.on_shipped(),
         )
         self._commit = GroupCommit(self._settings.durability, self._settings.sync_interval_s, self._shipper.on_safe)
         self._keeper = SessionKeeper(
             self._stub, self._spool.uuid, self._settings, self._clock, self._new_id, self._on_session_opened
         )
         self._acquirer = Acquirer(
-            self._stub, self._settings, self._clock, self._shipper.hurry, self._give_back_free, self._keeper.fence
+            self._stub,
+            self._settings,
+            self._clock,
+            self._shipper.hurry,
+            self._give_back_free,
+            self._keeper.fence,
+            self._new_id,
         )
+        self._recall = RecallWatch(self._stub, self._settings, self._acquirer.on_recalled, self._acquirer.on_funds)
         self._waiting = self._acquirer.waiting
         supervise = self._lifetime.supervise
         self._tasks = [
@@ -102,6 +124,7 @@ class Meter:
             supervise("metering shipper", self._shipper.run_live()),
             supervise("metering backlog", self._shipper.run_backlog()),
             supervise("metering upkeep", self._run_upkeep()),
+            supervise("metering recall", self._recall.run()),
             *(
                 supervise(f"metering acquirer {number}", self._acquirer.run())
                 for number in range(self._settings.acquire_calls_max)
@@ -132,6 +155,11 @@ class Meter:
                 self._commit.close(self._spool.logs.values())
             finally:
                 self._spool.close()
+
+    async def until_worked_off(self) -> None:
+        """Waits until a session stands and everything that former processes left is shipped and sealed."""
+        await self._begun.wait()
+        await self._shipper.until_backlog_empty()
 
     @property
     def session(self) -> usage_pb2.Session | None:
@@ -201,13 +229,14 @@ class Meter:
         try:
             lease = await self._acquirer.hold(account_id, hold_nanousd, request_id)
         except MeteringRefusal as refusal:
-            _count_refusal(refusal)
+            count_refusal(refusal)
             raise
-        log, book = self._log, self._book
-        if self._unavailability() is not None or log is None or book is None or book.get(account_id) is not lease:
-            lease.release(hold_nanousd)
+        log = self._log
+        if self._unavailability() is not None or log is None or not self._acquirer.is_current(lease):
+            self._acquirer.release(lease, hold_nanousd)
             raise self._refused(self._unavailability() or UnavailableReason.SESSION_EXPIRED)
-        return self._write_admitted(request_id, account_id, hold_nanousd, lease, log, key_id, model_id, resource)
+        held_nanousd = lease.held_nanousd if lease.is_last else hold_nanousd
+        return self._write_admitted(request_id, account_id, held_nanousd, lease, log, key_id, model_id, resource)
 
     def finish(self, admission: Admission, event: usage_pb2.UsageEvent, charge_nanousd: int) -> asyncio.Future[None]:
         """Records a request's outcome and ends its hold. Await the answer before the end of the response is released.
@@ -235,7 +264,9 @@ class Meter:
         lease.settle(admission.hold_nanousd, charge_nanousd)
         if admission.account_id in self._waiting:
             self._acquirer.on_freed(lease)
-        if lease.near_limit:
+        if lease.is_last:
+            self._acquirer.end_last(lease, log)
+        elif lease.near_limit:
             self._give_back_free(lease, log)
         return self._commit.settle(log)
 
@@ -256,8 +287,8 @@ class Meter:
         try:
             log.append_admitted(request_id, body)
         except MeteringUnavailable as refusal:
-            lease.release(hold_nanousd)
-            _count_refusal(refusal)
+            self._acquirer.release(lease, hold_nanousd)
+            count_refusal(refusal)
             raise
         return Admission(request_id, account_id, hold_nanousd, lease, log)
 
@@ -272,22 +303,28 @@ class Meter:
 
     def _refused(self, reason: UnavailableReason) -> MeteringUnavailable:
         refusal = MeteringUnavailable(reason, _RETRY_AFTER_S)
-        _count_refusal(refusal)
+        count_refusal(refusal)
         return refusal
 
-    def _give_back_free(self, lease: Lease, log: SpoolLog | None = None) -> None:
-        """Near the limit: what no open request holds goes back at once, also for the sake of other edges."""
+    def _give_back_free(self, lease: Lease, log: SpoolLog | None = None) -> bool:
+        """Near the limit: what no open request holds goes back at once, also for the sake of other edges.
+
+        Of a lease for an account's last request the return is its end, whatever there is to return.
+        """
         target = log if log is not None else self._log
-        if target is None or lease.free_nanousd <= 0 or not self._give_back(target, lease, lease.free_nanousd):
-            return
+        free = max(0, lease.free_nanousd)
+        if target is None or not (free or lease.is_last) or not self._give_back(target, lease, free):
+            return False
         if target is self._log:
             self._shipper.hurry(lease.return_seq)
+        return True
 
     def _give_back(self, log: SpoolLog, lease: Lease, amount_nanousd: int) -> bool:
         seq = log.append_return(record_from_return(lease.lease_id, lease.returned_nanousd + amount_nanousd))
         if seq is None:
             return False
-        lease.give_back(amount_nanousd)
+        if amount_nanousd:
+            lease.give_back(amount_nanousd)
         lease.return_seq = seq
         self._commit.settle(log)
         return True
@@ -314,7 +351,9 @@ class Meter:
             lambda lease, amount_nanousd: self._give_back(log, lease, amount_nanousd),
         )
         self._acquirer.use(response.session, self._book)
+        self._recall.use(response.session)
         self._shipper.begin(log)
+        self._begun.set()
 
     async def _take_up(self, log: SpoolLog, next_seq: int) -> None:
         """A former process's log: its open requests are lost, what usage_svc lacks is shipped, then it is sealed."""
@@ -336,20 +375,20 @@ class Meter:
         if log is self._log:
             self._log = None
 
-    def _on_shipped(self) -> None:
-        self._acquirer.on_shipped()
-
     async def _run_upkeep(self) -> None:
         while True:
             await asyncio.sleep(_UPKEEP_S)
             if self._book is not None and not self._is_closing:
                 self._book.return_surplus(self._monotonic(), _SURPLUS_LOOKS_MAX)
+                self._acquirer.ask_uncertain()
             for log in self._spool.logs.values():
                 if log.unwritable is not None:
                     log.probe()
             self._observe()
 
     def _observe(self) -> None:
+        if not self._reports:
+            return
         metrics.SPOOL_BYTES.set(self._spool.budget.used_bytes)
         metrics.SPOOL_UNSHIPPED_RECORDS.set(self._shipper.unshipped_records)
         metrics.SPOOL_LAG.set(self._shipper.lag_s())
@@ -360,12 +399,3 @@ class Meter:
         metrics.LEASES_OPEN.set(len(leases))
         metrics.HELD_NANOUSD.set(sum(lease.held_nanousd for lease in leases))
         metrics.FREE_NANOUSD.set(sum(max(0, lease.free_nanousd) for lease in leases))
-
-
-def _count_refusal(refusal: MeteringRefusal) -> None:
-    if isinstance(refusal, MeteringUnavailable):
-        metrics.ADMISSIONS_REFUSED.labels(refusal.reason.value).inc()
-    elif isinstance(refusal, FundsUsedUp):
-        metrics.ADMISSIONS_REFUSED.labels("funds_used_up").inc()
-    elif isinstance(refusal, FundsHeld):
-        metrics.ADMISSIONS_REFUSED.labels("funds_held").inc()

@@ -14,6 +14,7 @@ SPOOL_SYNC_DURATION = Histogram(
 )
 # outcome: shipped (in usage_svc now), duplicate (was posted before), quarantined (kept aside, charged to nobody).
 SPOOL_RECORDS = Counter("tollgate_edge_spool_records_total", "Spooled records by what became of them.", ["outcome"])
+SPOOLS_ADOPTED = Counter("tollgate_edge_spools_adopted_total", "Spools of dead edges that this one brought home.")
 SESSION_OPENED = Counter("tollgate_edge_sessions_opened_total", "Metering sessions opened; more than one: was fenced.")
 HEARTBEAT_AGE = Gauge(
     "tollgate_edge_heartbeat_age_seconds", "Time since the sending of the last heartbeat that usage_svc acknowledged."

@@ -8,6 +8,8 @@ MeteringRefusal
 
 from enum import Enum
 
+from edge.metering import metrics
+
 
 class UnavailableReason(Enum):
     """Why this edge cannot meter now; the values are label values of a metric."""
@@ -45,3 +47,13 @@ class MeteringUnavailable(MeteringRefusal):
         super().__init__(f"metering is unavailable: {reason.value}")
         self.reason = reason
         self.retry_after_s = retry_after_s
+
+
+def count_refusal(refusal: MeteringRefusal) -> None:
+    """In the metric of requests that were not admitted."""
+    if isinstance(refusal, MeteringUnavailable):
+        metrics.ADMISSIONS_REFUSED.labels(refusal.reason.value).inc()
+    elif isinstance(refusal, FundsUsedUp):
+        metrics.ADMISSIONS_REFUSED.labels("funds_used_up").inc()
+    elif isinstance(refusal, FundsHeld):
+        metrics.ADMISSIONS_REFUSED.labels("funds_held").inc()

@@ -137,6 +137,12 @@ class Shipper:
                 self._backlog_wake.set()
                 break
 
+    async def until_backlog_empty(self) -> None:
+        """Waits until all former sessions are sealed. The caller bounds it."""
+        while self._backlog:
+            self._moved.clear()
+            await self._moved.wait()
+
     async def drain(self) -> None:
         """Waits until everything is shipped and sealed that can be. The caller bounds it."""
         self._is_draining = True

@@ -7,6 +7,7 @@ spool/<incarnation>/<n>.segment   what was recorded in one session
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 import uuid_utils
@@ -14,6 +15,8 @@ import uuid_utils
 from chassis.faults import FailedPrecondition
 from edge.metering.settings import MeteringSettings
 from edge.metering.spool_log import SpaceBudget, SpoolLog
+
+_LOCK_TRIES, _LOCK_WAIT_S = 5, 0.05
 
 
 class Spool:
@@ -80,21 +83,47 @@ class Spool:
         os.close(self._lock_fd)
 
 
-def _lock(folder: Path) -> int:
-    fd = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+def is_abandoned(folder: Path) -> bool:
+    """Whether a spool folder holds sessions that are not sealed, and no process has it."""
+    if not any(path.is_dir() and path.name.isdecimal() for path in folder.iterdir()):
+        return False
+    try:
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False  # another user's, or just being removed
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _lock(folder: Path) -> int:
+    fd = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    if not _locked(fd):
         owner = os.pread(fd, 100, 0).decode(errors="replace").strip()
         os.close(fd)
         raise FailedPrecondition(
             "SPOOL_IN_USE",
             f"the spool folder {folder} is in use by process {owner or 'unknown'}: give each edge process a "
             "data folder of its own, or wait for the other one to end",
-        ) from None
+        )
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
+
+
+def _locked(fd: int) -> bool:
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_WAIT_S)  # another edge may only be looking whether this one is abandoned
+        else:
+            return True
+    return False
 
 
 def _uuid(folder: Path) -> str:

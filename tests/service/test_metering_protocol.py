@@ -2,8 +2,8 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +13,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chassis import client, metrics
 from chassis.clock import SystemClock
+from chassis.faults import FailedPrecondition
 from chassis.lifetime import Lifetime
+from edge.metering.adoption import Adopter
 from edge.metering.meter import Admission, Meter
-from edge.metering.refusals import FundsHeld, FundsUsedUp, MeteringUnavailable, UnavailableReason
+from edge.metering.refusals import FundsHeld, FundsUsedUp, MeteringRefusal, MeteringUnavailable, UnavailableReason
 from edge.metering.settings import Durability, MeteringSettings
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 from tests.harness.eventually import eventually
@@ -264,19 +266,146 @@ async def test_funds_held_by_open_requests_are_429_and_funds_used_up_are_402(
     local_usage: UsageService, settings: MeteringSettings
 ) -> None:
     await local_usage.set_grace("a", 0)
-    await local_usage.credit("a", HOLD + CHARGE)
+    await local_usage.credit("a", HOLD)
     async with edge(local_usage.port, settings) as side:
         first = await side.admit("a")
         with pytest.raises(FundsHeld) as held:
             await side.request("a")
         assert held.value.retry_after_s > 0
-        await side.meter.finish(first, event("a"), CHARGE)
-        side.clock.shift_s += 1.1
-        await side.request("a")
-        side.clock.shift_s += 1.1
-        with pytest.raises(FundsUsedUp):
-            await eventually(lambda: side.request("a"))
+        await side.meter.finish(first, event("a", prompt=9_900), HOLD)
+
+        async def is_used_up() -> bool:
+            side.clock.shift_s += 1.1
+            try:
+                await side.request("a")
+            except FundsHeld:
+                return False
+            except FundsUsedUp:
+                return True
+            raise AssertionError("it was admitted without funds")
+
+        await eventually(is_used_up)
     await local_usage.audit()
+
+
+async def test_the_last_request_runs_under_held_one_at_a_time_and_what_it_overdraws_is_labelled(
+    usage: UsageService, settings: MeteringSettings, tmp_path: Path
+) -> None:
+    await usage.set_grace("a", 0)
+    await usage.credit("a", HOLD // 2)
+    other = replace(settings, spool_dir=tmp_path / "other")
+    async with edge(usage.port, settings) as side, edge(usage.port, other) as elsewhere:
+        last = await side.admit("a")
+        assert last.hold_nanousd == HOLD // 2
+        for each in (side, elsewhere):
+            with pytest.raises(FundsHeld):
+                await each.admit("a")
+        await side.meter.finish(last, event("a", prompt=9_900), HOLD)
+        side.clock.shift_s += 1.1
+
+        async def is_back() -> bool:
+            return (await usage.balance("a")).posted_nanousd == HOLD // 2 - HOLD
+
+        await eventually(is_back)
+        with pytest.raises(FundsUsedUp):
+            await side.admit("a")
+    balance = await usage.balance("a")
+    assert (balance.posted_nanousd, balance.reserved_nanousd) == (HOLD // 2 - HOLD, 0)
+    assert (await usage.rows("SELECT overflow_nanousd FROM account"))[0][0] == HOLD - HOLD // 2
+    await usage.audit()
+
+
+async def test_what_a_last_request_does_not_cost_goes_back_with_it_and_the_next_may_run(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    await local_usage.set_grace("a", 0)
+    await local_usage.credit("a", 3 * CHARGE)
+    async with edge(local_usage.port, replace(settings, held_wait_s=5.0)) as side:
+        await asyncio.gather(*(side.request("a") for _ in range(3)))
+        with pytest.raises(FundsUsedUp):
+            await side.request("a")
+    assert (await local_usage.balance("a")).posted_nanousd == 0
+    assert await local_usage.rows("SELECT COUNT(*) FROM lease WHERE NOT closed") == [(0,)]
+    await local_usage.audit()
+
+
+async def test_a_last_request_that_nobody_waits_for_any_more_gives_its_slot_back(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    await local_usage.set_grace("a", 0)
+    await local_usage.credit("a", HOLD // 2)
+    async with edge(local_usage.port, settings) as side:
+        before = calls("Acquire")
+        asking = asyncio.create_task(side.admit("a"))
+        await eventually(lambda: calls("Acquire") > before)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+        async def nothing_is_reserved() -> bool:
+            return (await local_usage.balance("a")).reserved_nanousd == 0
+
+        await eventually(nothing_is_reserved)
+        await eventually(lambda: is_admitted(side, "a"))
+    await local_usage.audit()
+
+
+async def test_idle_funds_of_one_edge_come_back_for_another_before_it_refuses(
+    usage: UsageService, settings: MeteringSettings, tmp_path: Path
+) -> None:
+    await usage.set_grace("a", 0)
+    await usage.credit("a", 100 * HOLD)
+    other = replace(settings, spool_dir=tmp_path / "other")
+    async with edge(usage.port, settings) as rich, edge(usage.port, other) as poor:
+        await eventually(lambda: rich.meter._recall.stands and poor.meter._recall.stands)
+        await rich.request("a")
+        await usage.adjust("a", -(await usage.balance("a")).available_nanousd)
+        assert (await usage.balance("a")).reserved_nanousd >= HOLD
+        await poor.request("a")
+    assert (await usage.balance("a")).reserved_nanousd == 0
+    await usage.audit()
+
+
+async def is_admitted(side: EdgeSide, account_id: str) -> bool:
+    try:
+        await side.request(account_id)
+    except (FundsHeld, FundsUsedUp):
+        return False
+    return True
+
+
+async def test_a_credit_ends_refusals_at_once(usage: UsageService, settings: MeteringSettings) -> None:
+    await usage.set_grace("a", 0)
+    async with edge(usage.port, settings) as side:
+        await eventually(lambda: side.meter._recall.stands)
+        with pytest.raises(FundsUsedUp):
+            await side.request("a")
+        await usage.credit("a", USD)
+        await eventually(lambda: is_admitted(side, "a"), timeout_s=0.9)
+    await usage.audit()
+
+
+async def test_hints_reach_edges_of_other_replicas_of_one_database(
+    postgres_url_factory: Callable[[], str], settings: MeteringSettings, tmp_path: Path
+) -> None:
+    database_url = postgres_url_factory()
+    other = replace(settings, spool_dir=tmp_path / "other")
+    async with (
+        usage_service(database_url) as usage,
+        usage_service(database_url) as replica,
+        edge(usage.port, settings) as rich,
+        edge(replica.port, other) as poor,
+    ):
+        await usage.set_grace("a", 0)
+        await usage.credit("a", 100 * HOLD)
+        await eventually(lambda: rich.meter._recall.stands and poor.meter._recall.stands)
+        await rich.request("a")
+        await usage.adjust("a", -(await usage.balance("a")).available_nanousd)
+        await eventually(lambda: is_admitted(poor, "a"))
+        with pytest.raises(FundsUsedUp):
+            await poor.request("b")
+        await usage.credit("b", USD)
+        await eventually(lambda: is_admitted(poor, "b"), timeout_s=0.9)
+        await usage.audit()
 
 
 async def test_a_request_waits_for_a_hold_that_is_about_to_end(
@@ -554,3 +683,112 @@ async def _forget_everything_but_the_first(transaction: AsyncSession) -> None:
     """As a database does that was restored from an earlier moment; duplicates are then known by their request ids."""
     connection = await transaction.connection()
     await connection.execute(text("UPDATE session SET next_seq = 2"))
+
+
+async def test_a_dead_edges_spool_is_adopted_whole_by_another_and_its_funds_are_free_again(
+    usage: UsageService, settings: MeteringSettings, tmp_path: Path
+) -> None:
+    await usage.credit("a", 5 * USD)
+    dying = replace(settings, spool_dir=tmp_path / "edges" / "dying" / "spool", ship_linger_s=60.0, drain_s=0.1)
+    abandoned = tmp_path / "others" / "dead" / "spool"
+    async with edge(usage.port, dying) as side:
+        finished = await side.request("a")
+        lost = await side.admit("a")
+        await killed(side)
+        shutil.copytree(dying.spool_dir, abandoned)
+    living = replace(settings, spool_dir=tmp_path / "others" / "living" / "spool")
+    async with edge(usage.port, living) as side, client.channel(f"127.0.0.1:{usage.port}") as channel:
+        stub = usage_pb2_grpc.MeteringServiceStub(channel)
+        adopter = Adopter(stub, living, side.clock, tmp_path / "others")
+        assert await adopter.look() == 0  # it may be restarting just now
+        assert await adopter.look() == 1
+        assert await adopter.look() == 0
+        assert await outcomes(usage) == {
+            finished: usage_pb2.OUTCOME_MEASURED,
+            lost.request_id: usage_pb2.OUTCOME_EDGE_LOST,
+        }
+        assert (await usage.balance("a")).reserved_nanousd == 0
+    assert sorted(path.name for path in abandoned.iterdir()) == ["lock", "uuid"]
+    assert set(await states(usage)) == {usage_pb2.SESSION_STATE_DRAINED}
+    await usage.audit()
+
+
+async def test_a_forced_session_is_released_and_what_it_still_brings_is_labelled(usage: UsageService) -> None:
+    await usage.credit("a", 5 * USD)
+    gone = await usage.open_edge()
+    grant = await gone.acquire("a", USD)
+    gone.spool(event("a", grant.lease_id))
+    request = usage_pb2.ForceSessionRequest(session=gone.session)
+    with pytest.raises(FailedPrecondition, match="alive"):
+        await usage.call(usage.admin.ForceSession, request)
+    await usage.open_edge(gone.session.spool_uuid)
+    listed = (await usage.call(usage.admin.ListSessions, usage_pb2.ListSessionsRequest())).sessions
+    assert {each.state for each in listed} == {usage_pb2.SESSION_STATE_ALIVE, usage_pb2.SESSION_STATE_LOST}
+    assert {each.reserved_nanousd for each in listed} == {0, USD}
+    for _ in range(2):
+        released = await usage.call(usage.admin.ForceSession, request)
+        assert released.released_nanousd == USD
+    assert (await usage.balance("a")).reserved_nanousd == 0
+    await gone.ship()
+    assert await usage.rows("SELECT overflow_nanousd FROM usage_event") == [(CHARGE,)]
+    assert await gone.seal() == USD
+    await usage.audit()
+
+
+async def test_orphans_are_released_by_force_once_their_time_is_over(database_url: str) -> None:
+    async with usage_service(database_url, orphan_ttl_s=1.0, session_ttl_s=1.0) as usage:
+        await usage.credit("a", 5 * USD)
+        gone = await usage.open_edge()
+        await gone.acquire("a", USD)
+
+        async def is_released() -> bool:
+            return (await usage.balance("a")).reserved_nanousd == 0
+
+        await eventually(is_released, timeout_s=20.0)
+        assert await states(usage) == [usage_pb2.SESSION_STATE_FORCED]
+        await usage.audit()
+
+
+async def test_many_clients_race_for_the_funds_of_twenty_requests_over_three_edges(
+    usage: UsageService, settings: MeteringSettings, tmp_path: Path
+) -> None:
+    """Each costs all that it holds, so exactly twenty fit."""
+    await usage.set_grace("a", 0)
+    await usage.credit("a", 20 * HOLD)
+    sides: list[EdgeSide] = []
+    refused: list[MeteringRefusal] = []
+
+    async def one_client(side: EdgeSide) -> int:
+        try:
+            admission = await side.admit("a")
+        except (FundsHeld, FundsUsedUp) as refusal:
+            refused.append(refusal)
+            return 0
+        await side.meter.finish(admission, event("a", prompt=9_900), HOLD)
+        return 1
+
+    async with AsyncExitStack() as stack:
+        for name in ("one", "two", "three"):
+            each = replace(settings, spool_dir=tmp_path / name)
+            sides.append(await stack.enter_async_context(edge(usage.port, each)))
+        await eventually(lambda: all(side.meter._recall.stands for side in sides))
+        admitted = sum(await asyncio.gather(*(one_client(sides[number % 3]) for number in range(200))))
+        assert admitted + len(refused) == 200
+        assert admitted <= 20
+
+        async def used_up() -> bool:
+            """Whoever was told to try again does so until nothing is left."""
+            nonlocal admitted
+            before = len(refused)
+            admitted += sum([await one_client(side) for side in sides])
+            return all(isinstance(refusal, FundsUsedUp) for refusal in refused[before:]) and len(refused) > before + 2
+
+        await eventually(used_up, timeout_s=30.0)
+        assert admitted == 20
+        assert (await usage.balance("a")).reserved_nanousd == 0
+        await usage.credit("a", HOLD)
+        await eventually(lambda: is_admitted(sides[0], "a"), timeout_s=1.0)
+    balance = await usage.balance("a")
+    assert balance.reserved_nanousd == 0
+    assert balance.posted_nanousd == HOLD - CHARGE
+    await usage.audit()

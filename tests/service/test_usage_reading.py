@@ -14,9 +14,12 @@ from chassis import migration
 from chassis.clock import SystemClock
 from chassis.database import Database, open_engine
 from chassis.faults import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from chassis.lifetime import Lifetime
 from protos.usage.v1 import usage_pb2 as pb
 from tests.harness.usage_service import USD, UsageService, event, new_id, uncharged, usage_service
 from usage_svc import migrations
+from usage_svc.funding import Funding
+from usage_svc.signals import Signals
 from usage_svc.sweeper import Sweeper
 from usage_svc.tables import UsageRow
 
@@ -270,12 +273,16 @@ class PushedClock(SystemClock):
         return super().monotonic() + self.pushed_s
 
 
+def funding_of(usage: UsageService) -> Funding:
+    return Funding(usage.database, Signals(SystemClock(), Lifetime()))
+
+
 async def test_a_silent_session_is_fenced_after_its_ttl_and_nothing_of_it_is_freed(usage: UsageService) -> None:
     await usage.credit("acme", 5 * USD)
     silent, lively = await usage.open_edge(), await usage.open_edge()
     await silent.acquire("acme", USD)
     clock = PushedClock()
-    sweeper = Sweeper(usage.database, clock, 600.0, asyncio.sleep)
+    sweeper = Sweeper(usage.database, clock, 600.0, asyncio.sleep, funding_of(usage))
     async with usage.database.engine.begin() as connection:
         await connection.exec_driver_sql("UPDATE session SET heartbeat_time_us = heartbeat_time_us - 601000000")
     await lively.heartbeat()
@@ -299,7 +306,7 @@ async def test_a_database_that_was_away_gives_the_edges_a_full_ttl_again(
     async with usage.database.engine.begin() as connection:
         await connection.exec_driver_sql("UPDATE session SET heartbeat_time_us = 0")
     async with Database(open_engine(away)) as unreachable:
-        sweeper = Sweeper(unreachable, clock, 600.0, asyncio.sleep)
+        sweeper = Sweeper(unreachable, clock, 600.0, asyncio.sleep, funding_of(usage))
         clock.pushed_s = 601.0
         assert await sweeper.turn() == 0
         sweeper._database = usage.database  # it is back

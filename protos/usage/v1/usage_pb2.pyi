@@ -528,6 +528,7 @@ class LeaseDemand(_message.Message):
     SEQ_FIELD_NUMBER: _builtins.int
     WANT_NANOUSD_FIELD_NUMBER: _builtins.int
     MIN_NANOUSD_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     """Made by the edge, a UUIDv7 in its text form; one lease per session and account, as a rule."""
     account_id: _builtins.str
@@ -541,6 +542,11 @@ class LeaseDemand(_message.Message):
     """As much as this, if it can be had."""
     min_nanousd: _builtins.int
     """Nothing if less than this can be had; at least 1."""
+    last: _builtins.bool
+    """Whether this is for the account's last request, which may run under-held: less than `min_nanousd` is granted too, as
+    long as it is something, and no more than that. One at a time per account; a lease of its own for each, which its
+    LeaseReturn ends, whatever amount that says.
+    """
     def __init__(
         self,
         *,
@@ -549,10 +555,11 @@ class LeaseDemand(_message.Message):
         seq: _builtins.int = ...,
         want_nanousd: _builtins.int = ...,
         min_nanousd: _builtins.int = ...,
+        last: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "lease_id", b"lease_id", "min_nanousd", b"min_nanousd", "seq", b"seq", "want_nanousd", b"want_nanousd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "last", b"last", "lease_id", b"lease_id", "min_nanousd", b"min_nanousd", "seq", b"seq", "want_nanousd", b"want_nanousd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -572,6 +579,7 @@ class LeaseGrant(_message.Message):
     LAST_FIELD_NUMBER: _builtins.int
     AVAILABLE_NANOUSD_FIELD_NUMBER: _builtins.int
     GRANTED_TOTAL_NANOUSD_FIELD_NUMBER: _builtins.int
+    RECALLED_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     """As in the demand."""
     seq: _builtins.int
@@ -583,11 +591,13 @@ class LeaseGrant(_message.Message):
     near_limit: _builtins.bool
     """Whether the account is near its limit: then funds go back as soon as the request ends."""
     last: _builtins.bool
-    """Whether the grant is the account's last request, which may run under-held: give the slot back with its event."""
+    """Whether this is the grant of a demand with `last`: give the slot back with its request's event."""
     available_nanousd: _builtins.int
     """What is left beyond all leases, grace included; for messages to customers."""
     granted_total_nanousd: _builtins.int
     """All that this lease was granted so far, so that an edge that lost an answer learns of its grant with the next one."""
+    recalled: _builtins.bool
+    """On FUNDS_HELD: other sessions were asked for what they have idle; a credited_account_id says when some came."""
     def __init__(
         self,
         *,
@@ -599,10 +609,11 @@ class LeaseGrant(_message.Message):
         last: _builtins.bool = ...,
         available_nanousd: _builtins.int = ...,
         granted_total_nanousd: _builtins.int = ...,
+        recalled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_nanousd", b"available_nanousd", "granted_nanousd", b"granted_nanousd", "granted_total_nanousd", b"granted_total_nanousd", "last", b"last", "lease_id", b"lease_id", "near_limit", b"near_limit", "outcome", b"outcome", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_nanousd", b"available_nanousd", "granted_nanousd", b"granted_nanousd", "granted_total_nanousd", b"granted_total_nanousd", "last", b"last", "lease_id", b"lease_id", "near_limit", b"near_limit", "outcome", b"outcome", "recalled", b"recalled", "seq", b"seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -694,19 +705,23 @@ class RecallResponse(_message.Message):
 
     LEASE_ID_FIELD_NUMBER: _builtins.int
     CREDITED_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     """Spool a return of what this lease has idle."""
     credited_account_id: _builtins.str
-    """This account got funds: forget refusals."""
+    """This account got funds, by a credit or back from a lease: forget refusals."""
+    account_id: _builtins.str
+    """With lease_id: whose lease it is."""
     def __init__(
         self,
         *,
         lease_id: _builtins.str = ...,
         credited_account_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credited_account_id", b"credited_account_id", "lease_id", b"lease_id", "message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credited_account_id", b"credited_account_id", "lease_id", b"lease_id", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "credited_account_id", b"credited_account_id", "lease_id", b"lease_id", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["lease_id", "credited_account_id"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
@@ -2466,6 +2481,150 @@ class RefundResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RefundResponse: _TypeAlias = RefundResponse  # noqa: Y015
+
+@_typing.final
+class ListSessionsRequest(_message.Message):
+    """See UsageAdminService.ListSessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many, 1 to 1000; 0 means 100."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSessionsRequest: _TypeAlias = ListSessionsRequest  # noqa: Y015
+
+@_typing.final
+class SessionSummary(_message.Message):
+    """One session, for people."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    EDGE_NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    NEXT_SEQ_FIELD_NUMBER: _builtins.int
+    RESERVED_NANOUSD_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_TIME_FIELD_NUMBER: _builtins.int
+    edge_name: _builtins.str
+    """Host and process of the edge, as it named itself."""
+    state: Global___SessionState.ValueType
+    """Its state."""
+    next_seq: _builtins.int
+    """The sequence number of the first record that usage_svc does not have."""
+    reserved_nanousd: _builtins.int
+    """Set aside in its leases."""
+    @_builtins.property
+    def session(self) -> Global___Session:
+        """Which."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was opened, by the database's clock."""
+
+    @_builtins.property
+    def heartbeat_time(self) -> _timestamp_pb2.Timestamp:
+        """Its last heartbeat, by the database's clock."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+        edge_name: _builtins.str = ...,
+        state: Global___SessionState.ValueType = ...,
+        next_seq: _builtins.int = ...,
+        reserved_nanousd: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        heartbeat_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "heartbeat_time", b"heartbeat_time", "session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "edge_name", b"edge_name", "heartbeat_time", b"heartbeat_time", "next_seq", b"next_seq", "reserved_nanousd", b"reserved_nanousd", "session", b"session", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionSummary: _TypeAlias = SessionSummary  # noqa: Y015
+
+@_typing.final
+class ListSessionsResponse(_message.Message):
+    """See UsageAdminService.ListSessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionSummary]:
+        """Those that are ALIVE or LOST, the longest silent first."""
+
+    def __init__(
+        self,
+        *,
+        sessions: _abc.Iterable[Global___SessionSummary] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015
+
+@_typing.final
+class ForceSessionRequest(_message.Message):
+    """See UsageAdminService.ForceSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session:
+        """Which."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForceSessionRequest: _TypeAlias = ForceSessionRequest  # noqa: Y015
+
+@_typing.final
+class ForceSessionResponse(_message.Message):
+    """See UsageAdminService.ForceSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASED_NANOUSD_FIELD_NUMBER: _builtins.int
+    released_nanousd: _builtins.int
+    """What was released."""
+    def __init__(
+        self,
+        *,
+        released_nanousd: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["released_nanousd", b"released_nanousd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForceSessionResponse: _TypeAlias = ForceSessionResponse  # noqa: Y015
 
 @_typing.final
 class AuditLedgerRequest(_message.Message):

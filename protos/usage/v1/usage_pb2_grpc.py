@@ -113,8 +113,9 @@ class MeteringServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Recall(self, request, context):
-        """Streams what usage_svc wants of a session while it lasts: idle funds back, refusals forgotten. Optional for edges.
-        Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED.
+        """Streams what usage_svc wants of a session while it lasts: idle funds back, refusals forgotten. Optional for edges:
+        without it idle funds come back later, and refusals are remembered for their second. The first message is empty and
+        says that the stream stands. Messages are hints: losing or repeating one costs time, never money.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -833,6 +834,16 @@ class UsageAdminServiceStub:
                 request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.RefundRequest.SerializeToString,
                 response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.RefundResponse.FromString,
                 _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/tollgate.usage.v1.UsageAdminService/ListSessions',
+                request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.ForceSession = channel.unary_unary(
+                '/tollgate.usage.v1.UsageAdminService/ForceSession',
+                request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.ForceSessionRequest.SerializeToString,
+                response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.ForceSessionResponse.FromString,
+                _registered_method=True)
         self.AuditLedger = channel.unary_unary(
                 '/tollgate.usage.v1.UsageAdminService/AuditLedger',
                 request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.AuditLedgerRequest.SerializeToString,
@@ -875,6 +886,22 @@ class UsageAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSessions(self, request, context):
+        """Sessions that still reserve something or may do so, silent ones first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForceSession(self, request, context):
+        """Releases what a LOST session still reserves though its spool is not here: FORCED. What it still records is charged
+        all the same, labelled as overflow. FAILED_PRECONDITION with reason SESSION_ALIVE, or SESSION_DRAINED where it was
+        sealed; NOT_FOUND with reason SESSION_UNKNOWN. A repeat returns the first answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AuditLedger(self, request, context):
         """Replays the ledger from zero, as it stands at one moment, and compares it with every balance, lease and request;
         rates every charged request again. Stops nothing, and may take minutes: allow for that in the deadline.
@@ -905,6 +932,16 @@ def add_UsageAdminServiceServicer_to_server(servicer, server):
                     servicer.Refund,
                     request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.RefundRequest.FromString,
                     response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.RefundResponse.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.ListSessionsRequest.FromString,
+                    response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'ForceSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForceSession,
+                    request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.ForceSessionRequest.FromString,
+                    response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.ForceSessionResponse.SerializeToString,
             ),
             'AuditLedger': grpc.unary_unary_rpc_method_handler(
                     servicer.AuditLedger,
@@ -1021,6 +1058,60 @@ class UsageAdminService:
             '/tollgate.usage.v1.UsageAdminService/Refund',
             protos_dot_usage_dot_v1_dot_usage__pb2.RefundRequest.SerializeToString,
             protos_dot_usage_dot_v1_dot_usage__pb2.RefundResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.usage.v1.UsageAdminService/ListSessions',
+            protos_dot_usage_dot_v1_dot_usage__pb2.ListSessionsRequest.SerializeToString,
+            protos_dot_usage_dot_v1_dot_usage__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForceSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.usage.v1.UsageAdminService/ForceSession',
+            protos_dot_usage_dot_v1_dot_usage__pb2.ForceSessionRequest.SerializeToString,
+            protos_dot_usage_dot_v1_dot_usage__pb2.ForceSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

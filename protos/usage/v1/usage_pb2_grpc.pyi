@@ -44,8 +44,9 @@ class MeteringServiceStub:
     Acquire: _grpc.UnaryUnaryMultiCallable[_usage_pb2.AcquireRequest, _usage_pb2.AcquireResponse]
     """Sets funds aside for a session, for many accounts in one call. FAILED_PRECONDITION with reason SESSION_FENCED."""
     Recall: _grpc.UnaryStreamMultiCallable[_usage_pb2.RecallRequest, _usage_pb2.RecallResponse]
-    """Streams what usage_svc wants of a session while it lasts: idle funds back, refusals forgotten. Optional for edges.
-    Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED.
+    """Streams what usage_svc wants of a session while it lasts: idle funds back, refusals forgotten. Optional for edges:
+    without it idle funds come back later, and refusals are remembered for their second. The first message is empty and
+    says that the stream stands. Messages are hints: losing or repeating one costs time, never money.
     """
     RecordUsage: _grpc.UnaryUnaryMultiCallable[_usage_pb2.RecordUsageRequest, _usage_pb2.RecordUsageResponse]
     """Posts spooled records in order and moves the session's cursor, in one transaction. A batch that starts beyond the
@@ -84,8 +85,9 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     Acquire: _aio.UnaryUnaryMultiCallable[_usage_pb2.AcquireRequest, _usage_pb2.AcquireResponse]  # type: ignore[assignment]
     """Sets funds aside for a session, for many accounts in one call. FAILED_PRECONDITION with reason SESSION_FENCED."""
     Recall: _aio.UnaryStreamMultiCallable[_usage_pb2.RecallRequest, _usage_pb2.RecallResponse]  # type: ignore[assignment]
-    """Streams what usage_svc wants of a session while it lasts: idle funds back, refusals forgotten. Optional for edges.
-    Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED.
+    """Streams what usage_svc wants of a session while it lasts: idle funds back, refusals forgotten. Optional for edges:
+    without it idle funds come back later, and refusals are remembered for their second. The first message is empty and
+    says that the stream stands. Messages are hints: losing or repeating one costs time, never money.
     """
     RecordUsage: _aio.UnaryUnaryMultiCallable[_usage_pb2.RecordUsageRequest, _usage_pb2.RecordUsageResponse]  # type: ignore[assignment]
     """Posts spooled records in order and moves the session's cursor, in one transaction. A batch that starts beyond the
@@ -145,8 +147,9 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_pb2.RecallRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_usage_pb2.RecallResponse], _abc.AsyncIterator[_usage_pb2.RecallResponse]]:
-        """Streams what usage_svc wants of a session while it lasts: idle funds back, refusals forgotten. Optional for edges.
-        Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED.
+        """Streams what usage_svc wants of a session while it lasts: idle funds back, refusals forgotten. Optional for edges:
+        without it idle funds come back later, and refusals are remembered for their second. The first message is empty and
+        says that the stream stands. Messages are hints: losing or repeating one costs time, never money.
         """
 
     @_abc_1.abstractmethod
@@ -328,6 +331,13 @@ class UsageAdminServiceStub:
     request. NOT_FOUND with reason REQUEST_NOT_FOUND; FAILED_PRECONDITION with reason REFUND_TOO_LARGE where more would be
     given back than was charged.
     """
+    ListSessions: _grpc.UnaryUnaryMultiCallable[_usage_pb2.ListSessionsRequest, _usage_pb2.ListSessionsResponse]
+    """Sessions that still reserve something or may do so, silent ones first."""
+    ForceSession: _grpc.UnaryUnaryMultiCallable[_usage_pb2.ForceSessionRequest, _usage_pb2.ForceSessionResponse]
+    """Releases what a LOST session still reserves though its spool is not here: FORCED. What it still records is charged
+    all the same, labelled as overflow. FAILED_PRECONDITION with reason SESSION_ALIVE, or SESSION_DRAINED where it was
+    sealed; NOT_FOUND with reason SESSION_UNKNOWN. A repeat returns the first answer.
+    """
     AuditLedger: _grpc.UnaryUnaryMultiCallable[_usage_pb2.AuditLedgerRequest, _usage_pb2.AuditLedgerResponse]
     """Replays the ledger from zero, as it stands at one moment, and compares it with every balance, lease and request;
     rates every charged request again. Stops nothing, and may take minutes: allow for that in the deadline.
@@ -350,6 +360,13 @@ class UsageAdminServiceAsyncStub(UsageAdminServiceStub):
     """Gives a request's charge back, whole or in part, with a reason that the customer reads. Posts a WAIVER entry for the
     request. NOT_FOUND with reason REQUEST_NOT_FOUND; FAILED_PRECONDITION with reason REFUND_TOO_LARGE where more would be
     given back than was charged.
+    """
+    ListSessions: _aio.UnaryUnaryMultiCallable[_usage_pb2.ListSessionsRequest, _usage_pb2.ListSessionsResponse]  # type: ignore[assignment]
+    """Sessions that still reserve something or may do so, silent ones first."""
+    ForceSession: _aio.UnaryUnaryMultiCallable[_usage_pb2.ForceSessionRequest, _usage_pb2.ForceSessionResponse]  # type: ignore[assignment]
+    """Releases what a LOST session still reserves though its spool is not here: FORCED. What it still records is charged
+    all the same, labelled as overflow. FAILED_PRECONDITION with reason SESSION_ALIVE, or SESSION_DRAINED where it was
+    sealed; NOT_FOUND with reason SESSION_UNKNOWN. A repeat returns the first answer.
     """
     AuditLedger: _aio.UnaryUnaryMultiCallable[_usage_pb2.AuditLedgerRequest, _usage_pb2.AuditLedgerResponse]  # type: ignore[assignment]
     """Replays the ledger from zero, as it stands at one moment, and compares it with every balance, lease and request;
@@ -394,6 +411,25 @@ class UsageAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gives a request's charge back, whole or in part, with a reason that the customer reads. Posts a WAIVER entry for the
         request. NOT_FOUND with reason REQUEST_NOT_FOUND; FAILED_PRECONDITION with reason REFUND_TOO_LARGE where more would be
         given back than was charged.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSessions(
+        self,
+        request: _usage_pb2.ListSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.ListSessionsResponse, _abc.Awaitable[_usage_pb2.ListSessionsResponse]]:
+        """Sessions that still reserve something or may do so, silent ones first."""
+
+    @_abc_1.abstractmethod
+    def ForceSession(
+        self,
+        request: _usage_pb2.ForceSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.ForceSessionResponse, _abc.Awaitable[_usage_pb2.ForceSessionResponse]]:
+        """Releases what a LOST session still reserves though its spool is not here: FORCED. What it still records is charged
+        all the same, labelled as overflow. FAILED_PRECONDITION with reason SESSION_ALIVE, or SESSION_DRAINED where it was
+        sealed; NOT_FOUND with reason SESSION_UNKNOWN. A repeat returns the first answer.
         """
 
     @_abc_1.abstractmethod
