@@ -63,9 +63,8 @@ class Admission:
 class Meter:
     """Holds, spool and shipping of one edge process, for as long as the block lasts.
 
-    At the end it returns what it has leased, ships everything and seals its session, bounded by `drain_s`; what is left
-    stays in the spool for the next start. All requests must have been finished by then: those that were not are
-    recorded as lost at the next start.
+    At the end it returns what it has leased, ships everything and seals its session, bounded by `drain_s`; the rest is
+    left for the next start, which records requests that were not finished by then as lost.
 
     Raises, on entering:
         FailedPrecondition: another process uses the spool folder (SPOOL_IN_USE), or it is damaged (SPOOL_DAMAGED).
