@@ -224,7 +224,7 @@ def test_a_client_that_times_out_pays_for_the_answer_that_was_made(
 
 
 def test_a_stream_that_its_client_closes_early_is_billed_in_full(customer: Customer, upstream: UpstreamProcess) -> None:
-    upstream.script(Answer(events=20, gap_ms=10), Answer(events=20, gap_ms=10))
+    upstream.script(*[Answer(events=20, gap_ms=75)] * 2)  # slow enough for a client on a busy machine
     with customer.client() as client:
         with client.chat.completions.create(model=MODEL, messages=words(), stream=True) as chat:
             assert next(chat).choices

@@ -63,12 +63,18 @@ async def test_a_client_that_leaves_a_whole_answer_is_billed_in_full(
     await assert_billed_in_full(stack, customer, pb.ENDING_CLIENT_GONE)
 
 
+@pytest.mark.parametrize(
+    ("path", "last"),
+    [(CHAT, b"data: [DONE]\n\n"), (RESPONSES, b"event: response.completed\n"), (CHAT, b'"total_tokens":8}}')],
+    ids=["chat", "responses", "whole"],
+)
 async def test_a_client_that_closes_right_after_the_last_byte_has_completed(
-    stack: Stack, client: Client, customer: Customer
+    stack: Stack, client: Client, customer: Customer, path: str, last: bytes
 ) -> None:
+    stream = not last.endswith(b"}}")
     async with client.connected() as connection:
-        await connection.send(client.post(chat(stream=True)))
-        await connection.reader.readuntil(b"data: [DONE]\n\n")
+        await connection.send(client.post(chat(stream=stream) if path == CHAT else responses(stream=True), path=path))
+        await connection.reader.readuntil(last)
         connection.reset()
     await assert_billed_in_full(stack, customer, pb.ENDING_COMPLETED)
 
