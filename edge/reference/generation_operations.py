@@ -3,9 +3,15 @@ else of a body is the model server's."""
 
 from edge.reference.operation import READ_ERRORS, WRITE_ERRORS, Json, body, json_content, parameter, ref, responses
 
-_ERRORS = (*WRITE_ERRORS, "402", "404", "429", "502", "504")
+_ERRORS = (*WRITE_ERRORS, "402", "404", "409", "422", "502", "504")
 _NULLABLE_COUNT: Json = {"type": ["integer", "null"], "minimum": 1}
 _STREAM: Json = {"type": ["boolean", "null"], "description": "Whether the answer comes as server-sent events."}
+_IDEMPOTENCY_KEY = parameter(
+    "Idempotency-Key",
+    "header",
+    {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
+    "The same key with the same endpoint and body is charged once within a day.",
+)
 _ANSWERS: Json = {**json_content({"type": "object"}), "text/event-stream": {"schema": {"type": "string"}}}
 
 GENERATION_SCHEMAS: Json = {
@@ -63,6 +69,7 @@ def _generation(operation_id: str, summary: str, schema: str) -> Json:
             "operationId": operation_id,
             "tags": ["generation"],
             "summary": summary,
+            "parameters": [_IDEMPOTENCY_KEY],
             "requestBody": body(ref(schema)),
             "responses": responses("The model server's own answer", _ANSWERS, _ERRORS),
         }

@@ -12,9 +12,11 @@ _WHY = {
     "403": "The key's scope does not cover this, or the account is suspended.",
     "404": "There is no such thing in this account.",
     "408": "The request did not arrive in time.",
+    "409": "Another request with this Idempotency-Key is being served, or was finished and its answer not kept.",
     "413": "The body is too large.",
     "415": "The request has a Content-Encoding.",
     "417": "An Expect header other than 100-continue.",
+    "422": "This Idempotency-Key was used for another endpoint or body.",
     "429": "A limit is reached, or what is left is held by requests in flight; `retry-after` says for how long.",
     "500": "A fault of this service.",
     "502": "The model's server did not give a usable answer.",
@@ -28,7 +30,7 @@ _REQUEST_ID: Json = {
         "schema": {"type": "string"},
     }
 }
-READ_ERRORS = ("400", "401", "403", "500", "503")
+READ_ERRORS = ("400", "401", "403", "429", "500", "503")
 WRITE_ERRORS = (*READ_ERRORS, "408", "413", "415", "417")
 
 

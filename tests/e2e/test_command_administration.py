@@ -287,6 +287,14 @@ def test_what_a_client_used_is_on_the_bill_to_the_token(stack: RunningStack, tol
     assert row["tokens"]["completion_tokens"] == answer.usage.completion_tokens
     assert row["charged_nanousd"] == cost_nanousd
     assert "scripted/ok" in tollgate("usage", "billed", "--by", "day", "--by", "model").stdout
+    request_id = answer._request_id
+    assert request_id
+    refund = ("credits", "refund", "billed", request_id, "--reason", "too slow")
+    part = tollgate(*refund, "--amount", "0.000001", "--json").document
+    assert (part["refunded_nanousd"], part["request"]["refunds"][0]["reason"]) == (1000, "too slow")
+    assert tollgate(*refund, "--json").document["refunded_nanousd"] == cost_nanousd
+    assert tollgate(*refund, "--json").error["reason"] == "REFUND_TOO_LARGE"
+    assert "Refunded" in tollgate("balance", "billed").stdout
 
 
 def test_a_suspended_account_is_told_so_and_works_again_when_activated(stack: RunningStack, tollgate: Tollgate) -> None:

@@ -274,6 +274,20 @@ async def test_a_query_that_cannot_be_read_is_refused(manage: Client, query: str
     assert (await get(manage, f"/v1/usage?{query}")).status == 400
 
 
+async def test_one_account_cannot_ask_too_much_at_once(stack: Stack, manage: Client) -> None:
+    other = Client(stack.edge_url, (await stack.customer(scopes=[MANAGEMENT])).secret)
+    for client in (manage, other):
+        await found(client, "/v1/usage")
+    answers, theirs = await asyncio.gather(
+        asyncio.gather(*(get(manage, "/v1/usage?from=0") for _ in range(60))), get(other, "/v1/usage")
+    )
+    assert {answer.status for answer in answers} == {200, 429}
+    assert theirs.status == 200
+    refused = next(answer for answer in answers if answer.status == 429)
+    assert (refused.error["code"], refused.header("retry-after")) == ("rate_limit_exceeded", "1")
+    await found(manage, "/v1/usage")
+
+
 async def test_while_a_service_is_away_its_answers_are_503_and_keys_go_on(fresh_stack: Any) -> None:
     stack = await fresh_stack(edge={"rpc_timeout_s": 2})
     client = Client(stack.edge_url, (await stack.customer(scopes=BOTH)).secret)
