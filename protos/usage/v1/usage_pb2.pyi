@@ -1359,19 +1359,54 @@ class Log(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    STATUS_CODE_FIELD_NUMBER: _builtins.int
+    STREAMED_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    OUTPUT_RAW_FIELD_NUMBER: _builtins.int
+    INPUT_BYTES_FIELD_NUMBER: _builtins.int
+    OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
+    INPUT_TRUNCATED_FIELD_NUMBER: _builtins.int
+    OUTPUT_TRUNCATED_FIELD_NUMBER: _builtins.int
+    OUTPUT_RAW_TRUNCATED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Which request."""
+    """Which request: a UUIDv7, as in UsageEvent."""
     account_id: _builtins.str
     """Whose."""
     key_id: _builtins.str
     """With which key."""
     input: _builtins.bytes
-    """The request body; absent unless the key logs inputs."""
+    """The request body, from its beginning; absent unless the key logs inputs."""
     output: _builtins.bytes
-    """The answer; absent unless the key logs outputs."""
+    """The answer, a stream as one JSON answer; absent unless the key logs outputs, and where no answer was sent."""
+    model_id: _builtins.str
+    """As the customer named it."""
+    resource: Global___Resource.ValueType
+    """What was called."""
+    status_code: _builtins.int
+    """The HTTP status that the client got; 499 where it went away before one."""
+    streamed: _builtins.bool
+    """Whether it was streamed."""
+    output_raw: _builtins.bytes
+    """The stream's body as the client got it, from its beginning; absent unless `output` is there and was streamed."""
+    input_bytes: _builtins.int
+    """Size of the whole request body, whether it is here or not as a whole."""
+    output_bytes: _builtins.int
+    """Size of the whole answer; of a stream, all that was sent."""
+    input_truncated: _builtins.bool
+    """Whether `input` is not the whole body."""
+    output_truncated: _builtins.bool
+    """Whether `output` lacks something of the answer."""
+    output_raw_truncated: _builtins.bool
+    """Whether `output_raw` lacks something of the stream."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it must be gone."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the request ended, by the edge's clock."""
 
     def __init__(
         self,
@@ -1382,19 +1417,34 @@ class Log(_message.Message):
         input: _builtins.bytes | None = ...,
         output: _builtins.bytes | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        model_id: _builtins.str = ...,
+        resource: Global___Resource.ValueType = ...,
+        status_code: _builtins.int = ...,
+        streamed: _builtins.bool = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        output_raw: _builtins.bytes | None = ...,
+        input_bytes: _builtins.int = ...,
+        output_bytes: _builtins.int = ...,
+        input_truncated: _builtins.bool = ...,
+        output_truncated: _builtins.bool = ...,
+        output_raw_truncated: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_input", b"_input", "_output", b"_output", "expire_time", b"expire_time", "input", b"input", "output", b"output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_input", b"_input", "_output", b"_output", "_output_raw", b"_output_raw", "end_time", b"end_time", "expire_time", b"expire_time", "input", b"input", "output", b"output", "output_raw", b"output_raw"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input", b"_input", "_output", b"_output", "account_id", b"account_id", "expire_time", b"expire_time", "input", b"input", "key_id", b"key_id", "output", b"output", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input", b"_input", "_output", b"_output", "_output_raw", b"_output_raw", "account_id", b"account_id", "end_time", b"end_time", "expire_time", b"expire_time", "input", b"input", "input_bytes", b"input_bytes", "input_truncated", b"input_truncated", "key_id", b"key_id", "model_id", b"model_id", "output", b"output", "output_bytes", b"output_bytes", "output_raw", b"output_raw", "output_raw_truncated", b"output_raw_truncated", "output_truncated", b"output_truncated", "request_id", b"request_id", "resource", b"resource", "status_code", b"status_code", "streamed", b"streamed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__input: _TypeAlias = _typing.Literal["input"]  # noqa: Y015
     _WhichOneofArgType__input: _TypeAlias = _typing.Literal["_input", b"_input"]  # noqa: Y015
     _WhichOneofReturnType__output: _TypeAlias = _typing.Literal["output"]  # noqa: Y015
     _WhichOneofArgType__output: _TypeAlias = _typing.Literal["_output", b"_output"]  # noqa: Y015
+    _WhichOneofReturnType__output_raw: _TypeAlias = _typing.Literal["output_raw"]  # noqa: Y015
+    _WhichOneofArgType__output_raw: _TypeAlias = _typing.Literal["_output_raw", b"_output_raw"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__input) -> _WhichOneofReturnType__input | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__output) -> _WhichOneofReturnType__output | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output_raw) -> _WhichOneofReturnType__output_raw | None: ...
 
 Global___Log: _TypeAlias = Log  # noqa: Y015
 
@@ -1408,11 +1458,11 @@ class AppendLogsRequest(_message.Message):
     LOGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> Global___Session:
-        """Who sends."""
+        """Unused: logs belong to no session."""
 
     @_builtins.property
     def logs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Log]:
-        """What."""
+        """At most 1000, and 24 MiB in all."""
 
     def __init__(
         self,
@@ -1434,6 +1484,186 @@ class AppendLogsResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    DROPPED_FIELD_NUMBER: _builtins.int
+    dropped: _builtins.int
+    """How many were dropped."""
+    def __init__(
+        self,
+        *,
+        dropped: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppendLogsResponse: _TypeAlias = AppendLogsResponse  # noqa: Y015
+
+@_typing.final
+class ListLogsRequest(_message.Message):
+    """See LogService.ListLogs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AFTER_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """Whose."""
+    page_size: _builtins.int
+    """At most this many, 1 to 1000; 0 means 100."""
+    page_token: _builtins.str
+    """From the previous page; empty for the first."""
+    after_request_id: _builtins.str
+    """Instead of a page_token: continues behind this log. INVALID_ARGUMENT where the account has none of this request."""
+    model_id: _builtins.str
+    """Only this model; empty means all."""
+    key_id: _builtins.str
+    """Only this key; empty means all."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Of requests that ended at this moment or later; absent means from the beginning."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Of requests that ended before this moment; absent means until now."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        after_request_id: _builtins.str = ...,
+        model_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "after_request_id", b"after_request_id", "end_time", b"end_time", "key_id", b"key_id", "model_id", b"model_id", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLogsRequest: _TypeAlias = ListLogsRequest  # noqa: Y015
+
+@_typing.final
+class ListLogsResponse(_message.Message):
+    """See LogService.ListLogs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOGS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def logs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Log]:
+        """One page; which bodies there are says `input`, `output` and `output_raw`, which are empty where they are present."""
+
+    def __init__(
+        self,
+        *,
+        logs: _abc.Iterable[Global___Log] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logs", b"logs", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLogsResponse: _TypeAlias = ListLogsResponse  # noqa: Y015
+
+@_typing.final
+class GetLogRequest(_message.Message):
+    """See LogService.GetLog."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """Whose."""
+    request_id: _builtins.str
+    """Of which request."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLogRequest: _TypeAlias = GetLogRequest  # noqa: Y015
+
+@_typing.final
+class GetLogResponse(_message.Message):
+    """See LogService.GetLog."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def log(self) -> Global___Log:
+        """The log."""
+
+    def __init__(
+        self,
+        *,
+        log: Global___Log | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["log", b"log"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log", b"log"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLogResponse: _TypeAlias = GetLogResponse  # noqa: Y015
+
+@_typing.final
+class DeleteLogRequest(_message.Message):
+    """See LogService.DeleteLog."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """Whose."""
+    request_id: _builtins.str
+    """Of which request."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLogRequest: _TypeAlias = DeleteLogRequest  # noqa: Y015
+
+@_typing.final
+class DeleteLogResponse(_message.Message):
+    """See LogService.DeleteLog."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
     def __init__(
         self,
     ) -> None: ...
@@ -1443,7 +1673,63 @@ class AppendLogsResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___AppendLogsResponse: _TypeAlias = AppendLogsResponse  # noqa: Y015
+Global___DeleteLogResponse: _TypeAlias = DeleteLogResponse  # noqa: Y015
+
+@_typing.final
+class DeleteLogsRequest(_message.Message):
+    """See LogService.DeleteLogs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """Whose."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Of requests that ended at this moment or later; absent means from the beginning."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Of requests that ended before this moment; absent means until now. What ends later than now is not deleted."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLogsRequest: _TypeAlias = DeleteLogsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteLogsResponse(_message.Message):
+    """See LogService.DeleteLogs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_FIELD_NUMBER: _builtins.int
+    deleted: _builtins.int
+    """How many were kept and are not any more; those on their way are not in it."""
+    def __init__(
+        self,
+        *,
+        deleted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLogsResponse: _TypeAlias = DeleteLogsResponse  # noqa: Y015
 
 @_typing.final
 class StoredAnswer(_message.Message):

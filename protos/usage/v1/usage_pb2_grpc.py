@@ -149,7 +149,8 @@ class MeteringServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AppendLogs(self, request, context):
-        """Appends captured inputs and outputs. Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED.
+        """Keeps captured inputs and outputs. A repeat changes nothing; a log that cannot be kept (expired, deleted by its
+        customer, too late, or with a field that cannot be) is dropped and counted, and stops none of the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -496,6 +497,216 @@ class MeteringService:
             '/tollgate.usage.v1.MeteringService/FinishIdempotencyKey',
             protos_dot_usage_dot_v1_dot_usage__pb2.FinishIdempotencyKeyRequest.SerializeToString,
             protos_dot_usage_dot_v1_dot_usage__pb2.FinishIdempotencyKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class LogServiceStub:
+    """For edges, on behalf of customers: the inputs and outputs that their keys log. docs/logs.md says what is kept.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListLogs = channel.unary_unary(
+                '/tollgate.usage.v1.LogService/ListLogs',
+                request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.ListLogsRequest.SerializeToString,
+                response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.ListLogsResponse.FromString,
+                _registered_method=True)
+        self.GetLog = channel.unary_unary(
+                '/tollgate.usage.v1.LogService/GetLog',
+                request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.GetLogRequest.SerializeToString,
+                response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.GetLogResponse.FromString,
+                _registered_method=True)
+        self.DeleteLog = channel.unary_unary(
+                '/tollgate.usage.v1.LogService/DeleteLog',
+                request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.DeleteLogRequest.SerializeToString,
+                response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.DeleteLogResponse.FromString,
+                _registered_method=True)
+        self.DeleteLogs = channel.unary_unary(
+                '/tollgate.usage.v1.LogService/DeleteLogs',
+                request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.DeleteLogsRequest.SerializeToString,
+                response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.DeleteLogsResponse.FromString,
+                _registered_method=True)
+
+
+class LogServiceServicer:
+    """For edges, on behalf of customers: the inputs and outputs that their keys log. docs/logs.md says what is kept.
+    """
+
+    def ListLogs(self, request, context):
+        """What is kept of an account, newest first, without the bodies.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLog(self, request, context):
+        """One log with its bodies. NOT_FOUND with reason LOG_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteLog(self, request, context):
+        """Deletes one log at once. NOT_FOUND with reason LOG_NOT_FOUND where there is none; should it still be on its way, it
+        is dropped when it comes. RESOURCE_EXHAUSTED with reason TOO_MANY_DELETIONS where too many are awaited in vain.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteLogs(self, request, context):
+        """Deletes all logs of requests that ended within a time, those on their way included. RESOURCE_EXHAUSTED with reason
+        TOO_MANY_DELETIONS where an account has too many such times that are not next to each other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_LogServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLogs,
+                    request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.ListLogsRequest.FromString,
+                    response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.ListLogsResponse.SerializeToString,
+            ),
+            'GetLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLog,
+                    request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.GetLogRequest.FromString,
+                    response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.GetLogResponse.SerializeToString,
+            ),
+            'DeleteLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteLog,
+                    request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.DeleteLogRequest.FromString,
+                    response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.DeleteLogResponse.SerializeToString,
+            ),
+            'DeleteLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteLogs,
+                    request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.DeleteLogsRequest.FromString,
+                    response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.DeleteLogsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'tollgate.usage.v1.LogService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('tollgate.usage.v1.LogService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class LogService:
+    """For edges, on behalf of customers: the inputs and outputs that their keys log. docs/logs.md says what is kept.
+    """
+
+    @staticmethod
+    def ListLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.usage.v1.LogService/ListLogs',
+            protos_dot_usage_dot_v1_dot_usage__pb2.ListLogsRequest.SerializeToString,
+            protos_dot_usage_dot_v1_dot_usage__pb2.ListLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.usage.v1.LogService/GetLog',
+            protos_dot_usage_dot_v1_dot_usage__pb2.GetLogRequest.SerializeToString,
+            protos_dot_usage_dot_v1_dot_usage__pb2.GetLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.usage.v1.LogService/DeleteLog',
+            protos_dot_usage_dot_v1_dot_usage__pb2.DeleteLogRequest.SerializeToString,
+            protos_dot_usage_dot_v1_dot_usage__pb2.DeleteLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.usage.v1.LogService/DeleteLogs',
+            protos_dot_usage_dot_v1_dot_usage__pb2.DeleteLogsRequest.SerializeToString,
+            protos_dot_usage_dot_v1_dot_usage__pb2.DeleteLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

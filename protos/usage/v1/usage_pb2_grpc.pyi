@@ -64,7 +64,9 @@ class MeteringServiceStub:
     docs/limits.md states the protocol. Needs no session: rates are not money.
     """
     AppendLogs: _grpc.UnaryUnaryMultiCallable[_usage_pb2.AppendLogsRequest, _usage_pb2.AppendLogsResponse]
-    """Appends captured inputs and outputs. Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED."""
+    """Keeps captured inputs and outputs. A repeat changes nothing; a log that cannot be kept (expired, deleted by its
+    customer, too late, or with a field that cannot be) is dropped and counted, and stops none of the others.
+    """
     ClaimIdempotencyKey: _grpc.UnaryUnaryMultiCallable[_usage_pb2.ClaimIdempotencyKeyRequest, _usage_pb2.ClaimIdempotencyKeyResponse]
     """Takes a customer's idempotency key for one request, on all edges. A repeat by the same request gets the same answer. A
     claim that was never finished ends with its request's outcome in the ledger, or with its session's seal where there
@@ -105,7 +107,9 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     docs/limits.md states the protocol. Needs no session: rates are not money.
     """
     AppendLogs: _aio.UnaryUnaryMultiCallable[_usage_pb2.AppendLogsRequest, _usage_pb2.AppendLogsResponse]  # type: ignore[assignment]
-    """Appends captured inputs and outputs. Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED."""
+    """Keeps captured inputs and outputs. A repeat changes nothing; a log that cannot be kept (expired, deleted by its
+    customer, too late, or with a field that cannot be) is dropped and counted, and stops none of the others.
+    """
     ClaimIdempotencyKey: _aio.UnaryUnaryMultiCallable[_usage_pb2.ClaimIdempotencyKeyRequest, _usage_pb2.ClaimIdempotencyKeyResponse]  # type: ignore[assignment]
     """Takes a customer's idempotency key for one request, on all edges. A repeat by the same request gets the same answer. A
     claim that was never finished ends with its request's outcome in the ledger, or with its session's seal where there
@@ -191,7 +195,9 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_pb2.AppendLogsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.AppendLogsResponse, _abc.Awaitable[_usage_pb2.AppendLogsResponse]]:
-        """Appends captured inputs and outputs. Not offered yet: UNIMPLEMENTED with reason NOT_YET_OFFERED."""
+        """Keeps captured inputs and outputs. A repeat changes nothing; a log that cannot be kept (expired, deleted by its
+        customer, too late, or with a field that cannot be) is dropped and counted, and stops none of the others.
+        """
 
     @_abc_1.abstractmethod
     def ClaimIdempotencyKey(
@@ -213,6 +219,85 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         """Says how the request that holds a key ended. Nothing happens if another one holds it; a repeat changes nothing."""
 
 def add_MeteringServiceServicer_to_server(servicer: MeteringServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class LogServiceStub:
+    """For edges, on behalf of customers: the inputs and outputs that their keys log. docs/logs.md says what is kept."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> LogServiceAsyncStub: ...
+    ListLogs: _grpc.UnaryUnaryMultiCallable[_usage_pb2.ListLogsRequest, _usage_pb2.ListLogsResponse]
+    """What is kept of an account, newest first, without the bodies."""
+    GetLog: _grpc.UnaryUnaryMultiCallable[_usage_pb2.GetLogRequest, _usage_pb2.GetLogResponse]
+    """One log with its bodies. NOT_FOUND with reason LOG_NOT_FOUND."""
+    DeleteLog: _grpc.UnaryUnaryMultiCallable[_usage_pb2.DeleteLogRequest, _usage_pb2.DeleteLogResponse]
+    """Deletes one log at once. NOT_FOUND with reason LOG_NOT_FOUND where there is none; should it still be on its way, it
+    is dropped when it comes. RESOURCE_EXHAUSTED with reason TOO_MANY_DELETIONS where too many are awaited in vain.
+    """
+    DeleteLogs: _grpc.UnaryUnaryMultiCallable[_usage_pb2.DeleteLogsRequest, _usage_pb2.DeleteLogsResponse]
+    """Deletes all logs of requests that ended within a time, those on their way included. RESOURCE_EXHAUSTED with reason
+    TOO_MANY_DELETIONS where an account has too many such times that are not next to each other.
+    """
+
+@_typing.type_check_only
+class LogServiceAsyncStub(LogServiceStub):
+    """For edges, on behalf of customers: the inputs and outputs that their keys log. docs/logs.md says what is kept."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListLogs: _aio.UnaryUnaryMultiCallable[_usage_pb2.ListLogsRequest, _usage_pb2.ListLogsResponse]  # type: ignore[assignment]
+    """What is kept of an account, newest first, without the bodies."""
+    GetLog: _aio.UnaryUnaryMultiCallable[_usage_pb2.GetLogRequest, _usage_pb2.GetLogResponse]  # type: ignore[assignment]
+    """One log with its bodies. NOT_FOUND with reason LOG_NOT_FOUND."""
+    DeleteLog: _aio.UnaryUnaryMultiCallable[_usage_pb2.DeleteLogRequest, _usage_pb2.DeleteLogResponse]  # type: ignore[assignment]
+    """Deletes one log at once. NOT_FOUND with reason LOG_NOT_FOUND where there is none; should it still be on its way, it
+    is dropped when it comes. RESOURCE_EXHAUSTED with reason TOO_MANY_DELETIONS where too many are awaited in vain.
+    """
+    DeleteLogs: _aio.UnaryUnaryMultiCallable[_usage_pb2.DeleteLogsRequest, _usage_pb2.DeleteLogsResponse]  # type: ignore[assignment]
+    """Deletes all logs of requests that ended within a time, those on their way included. RESOURCE_EXHAUSTED with reason
+    TOO_MANY_DELETIONS where an account has too many such times that are not next to each other.
+    """
+
+class LogServiceServicer(metaclass=_abc_1.ABCMeta):
+    """For edges, on behalf of customers: the inputs and outputs that their keys log. docs/logs.md says what is kept."""
+
+    @_abc_1.abstractmethod
+    def ListLogs(
+        self,
+        request: _usage_pb2.ListLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.ListLogsResponse, _abc.Awaitable[_usage_pb2.ListLogsResponse]]:
+        """What is kept of an account, newest first, without the bodies."""
+
+    @_abc_1.abstractmethod
+    def GetLog(
+        self,
+        request: _usage_pb2.GetLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.GetLogResponse, _abc.Awaitable[_usage_pb2.GetLogResponse]]:
+        """One log with its bodies. NOT_FOUND with reason LOG_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def DeleteLog(
+        self,
+        request: _usage_pb2.DeleteLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.DeleteLogResponse, _abc.Awaitable[_usage_pb2.DeleteLogResponse]]:
+        """Deletes one log at once. NOT_FOUND with reason LOG_NOT_FOUND where there is none; should it still be on its way, it
+        is dropped when it comes. RESOURCE_EXHAUSTED with reason TOO_MANY_DELETIONS where too many are awaited in vain.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteLogs(
+        self,
+        request: _usage_pb2.DeleteLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.DeleteLogsResponse, _abc.Awaitable[_usage_pb2.DeleteLogsResponse]]:
+        """Deletes all logs of requests that ended within a time, those on their way included. RESOURCE_EXHAUSTED with reason
+        TOO_MANY_DELETIONS where an account has too many such times that are not next to each other.
+        """
+
+def add_LogServiceServicer_to_server(servicer: LogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class UsageServiceStub:
     """For readers: the console, the command, other internal services."""
