@@ -150,6 +150,25 @@ class Database:
         with _unreachable_is_unavailable():
             return await self._sqlite_writer.write(work)
 
+    async def empty_sqlite_wal(self) -> bool:
+        """Moves the write-ahead log into the file and cuts it to nothing, so that nothing deleted goes on standing in
+        it. False where a reader or a writer was in the way; nobody waits for it.
+
+        Raises:
+            Unavailable: the file cannot be opened.
+        """
+        with _unreachable_is_unavailable():
+            return await asyncio.to_thread(self._empty_sqlite_wal)
+
+    def _empty_sqlite_wal(self) -> bool:
+        connection = self._connect_to_sqlite()
+        try:
+            connection.execute("PRAGMA busy_timeout=0")
+            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            connection.close()
+        return not busy
+
     def _connect_to_sqlite(self) -> sqlite3.Connection:
         arguments, options = self.engine.dialect.create_connect_args(self.engine.url)
         return sqlite3.connect(

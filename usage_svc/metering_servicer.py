@@ -9,7 +9,6 @@ from typing import Any
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chassis.database import Database
-from chassis.faults import Unimplemented
 from protos.usage.v1 import usage_pb2 as pb
 from protos.usage.v1 import usage_pb2_grpc
 from usage_svc import bounds, session_store
@@ -33,6 +32,7 @@ from usage_svc.idempotency_keys import IdempotencyKeys
 from usage_svc.key_uses import KeyUses
 from usage_svc.leases import Demand
 from usage_svc.limit_sharing import LimitSharing
+from usage_svc.log_servicer import LogKeeper
 from usage_svc.rating import MAX_ID_CHARS
 from usage_svc.recording import Recorder
 from usage_svc.sessions import Opening, Session, SessionId, SessionState
@@ -51,9 +51,10 @@ class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
         signals: Signals,
         session_ttl_s: float,
         idempotency_keys: IdempotencyKeys,
+        log_keeper: LogKeeper,
     ) -> None:
         self._database, self._idempotency_keys = database, idempotency_keys
-        self._recorder, self._key_uses = recorder, key_uses
+        self._recorder, self._key_uses, self._log_keeper = recorder, key_uses, log_keeper
         self._funding = funding
         self._signals = signals
         self._limit_sharing = LimitSharing(database)
@@ -122,7 +123,7 @@ class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
         return pb.ShareLimitsResponse(shares=map(limit_share_to_pb, shares))
 
     async def AppendLogs(self, request: pb.AppendLogsRequest, context: Any) -> pb.AppendLogsResponse:
-        raise Unimplemented("NOT_YET_OFFERED", "this version does not keep inputs and outputs")
+        return await self._log_keeper.append(request)
 
     async def ClaimIdempotencyKey(
         self, request: pb.ClaimIdempotencyKeyRequest, context: Any

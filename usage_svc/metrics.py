@@ -41,6 +41,10 @@ RECALL_WATCHERS = Gauge("tollgate_usage_recall_watchers", "Edges that watch this
 FORCED_NANOUSD = Counter(
     "tollgate_usage_forced_nanousd_total", "Funds released by force from sessions whose spool is not here, in nano-USD."
 )
+# outcome: kept (new, or sent before), and dropped: expired, deleted (by its customer, before it came), late, invalid.
+LOGS = Counter("tollgate_usage_logs_total", "Captured inputs and outputs that edges sent.", ["outcome"])
+# by: expired, customer.
+LOGS_DELETED = Counter("tollgate_usage_logs_deleted_total", "Logs removed, by whom.", ["by"])
 LEDGER_DRIFT = Gauge(
     "tollgate_usage_ledger_drift_nanousd",
     "By how much balances differ from the replay of all entries, summed over accounts, at the last look; 0 is right.",

@@ -22,7 +22,7 @@ from usage_svc.key_uses import KeyUses
 from usage_svc.rating import MAX_ID_CHARS, MAX_MODEL_ID_CHARS, day_of
 from usage_svc.reading import MAX_USAGE_ROWS, FinishedRequest, Grouping, RequestFilter, UsageQuery
 
-_MAX_INT64 = 2**63 - 1
+MAX_INT64 = 2**63 - 1
 
 
 class ReadingServicer(usage_pb2_grpc.UsageServiceServicer):
@@ -53,7 +53,7 @@ class ReadingServicer(usage_pb2_grpc.UsageServiceServicer):
         size, query = pages.page_size(request.page_size), f"requests as {wanted}"
         last = pages.key_from_page_token(request.page_token, query)
         end_time_us, _, request_id = last.partition(" ")
-        before = (int(end_time_us), request_id) if last else (_MAX_INT64, "")
+        before = (int(end_time_us), request_id) if last else (MAX_INT64, "")
         if request.after_request_id:
             if last:
                 raise InvalidArgument("after_request_id", "is given beside a page_token: give one of them")
@@ -90,7 +90,7 @@ class ReadingServicer(usage_pb2_grpc.UsageServiceServicer):
         size, query = pages.page_size(request.page_size), f"entries of {account_id}"
         last = pages.key_from_page_token(request.page_token, query)
         time_us, _, entry_id = last.partition(" ")
-        before = (int(time_us), int(entry_id)) if last else (_MAX_INT64, _MAX_INT64)
+        before = (int(time_us), int(entry_id)) if last else (MAX_INT64, MAX_INT64)
         async with self._database.read() as transaction:
             found = await reading_store.entries_before(transaction, account_id, before, size + 1)
         shown = found[:size]
@@ -112,7 +112,7 @@ class ReadingServicer(usage_pb2_grpc.UsageServiceServicer):
 
 
 def _request_filter(request: pb.ListRequestsRequest) -> RequestFilter:
-    start, end = _time_range(request)
+    start, end = time_range(request)
     return RequestFilter(
         account_id=bounds.account_id(request.account_id),
         start_time_us=start,
@@ -123,12 +123,19 @@ def _request_filter(request: pb.ListRequestsRequest) -> RequestFilter:
     )
 
 
-def _time_range(request: pb.ListRequestsRequest | pb.QueryUsageRequest) -> tuple[int, int]:
+def time_range(
+    request: pb.ListRequestsRequest | pb.QueryUsageRequest | pb.ListLogsRequest | pb.DeleteLogsRequest,
+) -> tuple[int, int]:
+    """A request's start_time and end_time, in microseconds since 1970.
+
+    Raises:
+        InvalidArgument: the end is before the start.
+    """
     start = moment_us_from_pb(request.start_time) if request.HasField("start_time") else 0
-    end = moment_us_from_pb(request.end_time) if request.HasField("end_time") else _MAX_INT64
+    end = moment_us_from_pb(request.end_time) if request.HasField("end_time") else MAX_INT64
     if start > end:
         raise InvalidArgument("end_time", "is before start_time")
-    return min(max(start, 0), _MAX_INT64), min(max(end, 0), _MAX_INT64)
+    return min(max(start, 0), MAX_INT64), min(max(end, 0), MAX_INT64)
 
 
 def _usage_query(request: pb.QueryUsageRequest) -> UsageQuery:
@@ -141,7 +148,7 @@ def _usage_query(request: pb.QueryUsageRequest) -> UsageQuery:
         group_by.add(Grouping(number))
     if {Grouping.HOUR, Grouping.DAY} <= group_by:
         raise InvalidArgument("group_by", "HOUR and DAY exclude each other")
-    start, end = _time_range(request)
+    start, end = time_range(request)
     return UsageQuery(
         account_id=bounds.account_id(request.account_id),
         start_time_us=start,

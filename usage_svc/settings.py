@@ -14,7 +14,9 @@ class UsageSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="TOLLGATE_USAGE_")
 
-    callers: str = callers_field("MeteringService=edge UsageService=edge,operator,internal UsageAdminService=operator")
+    callers: str = callers_field(
+        "MeteringService=edge UsageService=edge,operator,internal UsageAdminService=operator LogService=edge"
+    )
     session_ttl_s: Annotated[float, Field(ge=1, le=86_400)] = Field(
         600.0,
         description="How long after its last heartbeat an edge may go on serving from what it has leased; afterwards "
@@ -38,6 +40,14 @@ class UsageSettings(ServiceSettings):
         35,
         description="Usage of requests older than this is set aside instead of posted. Usage events must be kept for "
         "at least as long, since it is against them that a repeat is known.",
+    )
+    log_horizon_days: Annotated[int, Field(ge=1, le=365)] = Field(
+        7,
+        description="Captured inputs and outputs that arrive later than this after their request are dropped; for as "
+        "long, what customers delete is remembered, so that a late copy does not bring it back.",
+    )
+    log_sweep_interval_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        60.0, description="How often logs that have expired are removed; nobody can read them from that moment on."
     )
     drift_interval_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
         300.0,

@@ -280,6 +280,51 @@ class IdempotencyKeyRow(UsageRow, table=True):
     body: bytes = Field(sa_type=LargeBinary)
 
 
+class LogRow(UsageRow, table=True):
+    """A request's captured input and output. On PostgreSQL in partitions by `expire_day` (log_partitions.py).
+
+    `padding` keeps the bodies out of the pages that SQLite shares among rows (log_store.py): it and they stand last.
+    """
+
+    __tablename__ = "request_log"
+    __table_args__ = (
+        Index("request_log_account_time", "account_id", "end_time_us", "request_id"),
+        Index("request_log_expire_time", "expire_time_us"),
+        {"postgresql_partition_by": "RANGE (expire_day)"},
+    )
+
+    account_id: str = Field(primary_key=True, sa_type=_ID)
+    request_id: str = Field(primary_key=True, sa_type=_ID)
+    expire_day: int = Field(primary_key=True, sa_type=Integer)  # since 1970-01-01
+    key_id: str = Field(max_length=100)
+    model_id: str = Field(max_length=200)
+    resource: int = Field(sa_type=SmallInteger)
+    status_code: int
+    streamed: bool
+    end_time_us: int = Field(sa_type=BigInteger)
+    expire_time_us: int = Field(sa_type=BigInteger)
+    input_bytes: int = Field(sa_type=BigInteger)
+    output_bytes: int = Field(sa_type=BigInteger)
+    parts: int = Field(sa_type=SmallInteger)  # logs.py, Parts
+    padding: bytes = Field(sa_type=LargeBinary)
+    input: bytes | None = Field(default=None, sa_type=LargeBinary)
+    output: bytes | None = Field(default=None, sa_type=LargeBinary)
+    output_raw: bytes | None = Field(default=None, sa_type=LargeBinary)
+
+
+class LogDeletionRow(UsageRow, table=True):
+    """What a customer deleted of logs, for as long as copies of it may be on their way: one request, or, with an empty
+    `request_id`, a time."""
+
+    __tablename__ = "log_deletion"
+    __table_args__ = (Index("log_deletion_end_time", "end_time_us"),)
+
+    account_id: str = Field(primary_key=True, sa_type=_ID)
+    request_id: str = Field(primary_key=True, sa_type=_ID)
+    start_time_us: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    end_time_us: int = Field(sa_type=BigInteger)
+
+
 class FinishedWriteRow(UsageRow, WriteRowFields, table=True):
     """First answers of operators' writes, see chassis/once.py."""
 

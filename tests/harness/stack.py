@@ -202,6 +202,10 @@ class Stack:
     def usage_reader(self) -> "usage_pb2_grpc.UsageServiceAsyncStub":
         return usage_pb2_grpc.UsageServiceStub(self._channel("usage"))
 
+    @property
+    def usage_logs(self) -> "usage_pb2_grpc.LogServiceAsyncStub":
+        return usage_pb2_grpc.LogServiceStub(self._channel("usage"))
+
     async def call(self, method: Any, request: Any) -> Any:
         """One call; waits for a service that was just started, which gRPC finds only at its next attempt."""
 
@@ -338,7 +342,7 @@ class Stack:
         async with Database(open_engine(f"sqlite+aiosqlite:///{self.folder / 'usage'}.db")) as database:
             port = self.processes["usage"].port
             metering = usage_pb2_grpc.MeteringServiceStub(self._channel("usage"))
-            await UsageService(port, metering, self.usage_reader, self.usage_admin, database).audit()
+            await UsageService(port, metering, self.usage_reader, self.usage_admin, self.usage_logs, database).audit()
 
     async def close(self) -> None:
         await self.stop("edge")  # it drains into the others

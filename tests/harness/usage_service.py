@@ -155,6 +155,7 @@ class UsageService:
     metering: "rpc.MeteringServiceAsyncStub"  # in the stubs only
     reading: "rpc.UsageServiceAsyncStub"
     admin: "rpc.UsageAdminServiceAsyncStub"
+    logs: "rpc.LogServiceAsyncStub"
     database: Database
 
     async def call(self, method: Any, request: Any) -> Any:
@@ -300,6 +301,7 @@ async def usage_service(database_url: str, **values: Any) -> AsyncIterator[Usage
             rpc.MeteringServiceStub(channel),
             rpc.UsageServiceStub(channel),
             rpc.UsageAdminServiceStub(channel),
+            rpc.LogServiceStub(channel),
             database,
         )
         lifetime.stop()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chassis.faults import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from chassis.faults import FailedPrecondition, InvalidArgument, NotFound
 from protos.usage.v1 import usage_pb2 as pb
 from tests.harness.usage_service import USD, UsageService, event, new_id, uncharged, usage_service
 
@@ -403,13 +403,6 @@ async def test_batches_of_many_sessions_for_the_same_accounts_are_all_posted(usa
         balance = await usage.balance(account)
         assert balance.charged_nanousd == (6 * 6 + 1) * 200_000
         assert balance.reserved_nanousd == 0
-
-
-async def test_what_comes_with_later_versions_says_so(usage: UsageService) -> None:
-    edge = await usage.open_edge()
-    with pytest.raises(Unimplemented) as caught:
-        await usage.call(usage.metering.AppendLogs, pb.AppendLogsRequest(session=edge.session))
-    assert caught.value.reason == "NOT_YET_OFFERED"
 
 
 BAD_DEMANDS: list[tuple[str, dict[str, Any]]] = [
