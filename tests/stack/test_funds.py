@@ -50,17 +50,18 @@ async def test_funds_used_up_are_402(stack: Stack) -> None:
 
     await eventually(refused, 10.0)
     served = len(stack.upstream.requests)
-    assert served >= 10  # of 0.0006 USD each, and the last must fit its hold
+    assert served >= 10  # of 0.0006 USD each; the last may run under-held, and cost more than was left
     found = await stack.settled(customer, served)
     assert sum(each.charged_nanousd for each in found) == served * 600_000
     balance = await stack.balance(customer.account_id)
-    assert balance.posted_nanousd == 10_000_000 - served * 600_000 >= 0
+    assert balance.posted_nanousd == 10_000_000 - served * 600_000
+    assert -600_000 < balance.posted_nanousd <= 0
     await stack.audit()
 
 
 async def test_funds_held_by_open_requests_are_429_and_come_back(stack: Stack) -> None:
     model = await stack.offer_new(max_output_length=1000)
-    customer = await stack.customer(usd=0.003)  # one hold of 0.002 to 0.003, and no second one
+    customer = await stack.customer(usd=0.0015)  # less than one hold: one at a time may run
     await stack.set_grace(customer.account_id, 0)
     client = Client(stack.edge_url, customer.secret)
     stack.upstream.script(Answer(headers_delay_ms=1500))
@@ -90,10 +91,11 @@ async def test_many_requests_at_once_never_overrun_a_balance(stack: Stack) -> No
     served = statuses.count(200)
     assert {*statuses} <= {200, 402, 429}
     assert served == len(stack.upstream.requests)
-    assert 10 <= served <= 25
+    assert 10 <= served <= 26
     await stack.settled(customer, served)
     balance = await stack.balance(customer.account_id)
-    assert balance.posted_nanousd == 20_000_000 - served * 800_000 >= 0
+    assert balance.posted_nanousd == 20_000_000 - served * 800_000
+    assert balance.posted_nanousd > -800_000  # one request beyond its funds at most
     await stack.audit()
 
 
@@ -102,7 +104,6 @@ async def test_a_smaller_limit_holds_less(stack: Stack) -> None:
     customer = await stack.customer(usd=0.05)
     await stack.set_grace(customer.account_id, 0)
     client = Client(stack.edge_url, customer.secret)
-    assert (await client.chat(chat(model=model))).status == 402
     limits: list[Json] = [{"max_tokens": 100}, {"max_completion_tokens": 100}]
     for limit in limits:
 
@@ -110,7 +111,12 @@ async def test_a_smaller_limit_holds_less(stack: Stack) -> None:
             return (await client.chat(chat(model=model, **limit))).status == 200
 
         await eventually(serves, 2.0)
-    assert (await client.chat(chat(model=model, max_tokens=1, max_completion_tokens=50_000))).status == 402
+    # The larger of the two counts: that is more than there is, so it runs under-held, as the account's last.
+    answer = await client.chat(chat(model=model, max_tokens=1, max_completion_tokens=50_000))
+    assert answer.status == 200
+    holds = sorted(each.event.hold_nanousd for each in await stack.settled(customer, 3))
+    assert holds[1] < 1_000_000
+    assert 40_000_000 < holds[2] <= 50_000_000
 
 
 async def test_grace_lets_an_account_go_below_zero_by_its_terms(stack: Stack) -> None:
