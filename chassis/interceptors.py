@@ -114,15 +114,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             code = "OK"
             # A watch ends between two messages and before its connection is cut for its age: its reader resumes on a
             # new connection and has missed nothing. Spread, so that the readers of one restart do not meet again.
-            end_s = time.monotonic() + self._watch_age_s_max * random.uniform(0.6, 0.9)  # noqa: S311 - not a secret
+            age_s = self._watch_age_s_max * random.uniform(0.6, 0.9)  # noqa: S311 - not a secret
+            end_s = asyncio.get_running_loop().time() + age_s
             try:
                 if self._gate is not None:
                     self._gate.check(method, context)
                 async with aclosing(behaviour(request, context)) as answers:
-                    async for answer in answers:
-                        yield answer
-                        if time.monotonic() > end_s:
+                    while True:
+                        try:
+                            async with asyncio.timeout_at(end_s) as age:
+                                answer = await anext(answers)
+                        except StopAsyncIteration:
                             return
+                        except TimeoutError:
+                            if age.expired():
+                                return
+                            raise
+                        yield answer
             except (asyncio.CancelledError, GeneratorExit):
                 code = "CANCELLED"
                 raise

@@ -327,3 +327,23 @@ async def test_a_watch_whose_connection_comes_of_age_resumes_silently_and_misses
             "tollgate_rpc_server_calls_total", {"method": "/tollgate.auth.v1.KeyService/WatchKeys", "code": "OK"}
         )
         assert (calls or 0) >= 3
+
+
+async def test_a_watch_that_has_nothing_to_say_ends_with_age_too() -> None:
+    closed = asyncio.Event()
+
+    @streams
+    async def say_nothing(request: StringValue, context: Any) -> AsyncIterator[StringValue]:
+        try:
+            await asyncio.Event().wait()
+            yield StringValue()
+        finally:
+            closed.set()
+
+    async with serving(Silent=say_nothing, options={"connection_age_s": 0.3}) as channel:
+        stream = channel.unary_stream(
+            f"/{SERVICE}/Silent", request_serializer=lambda message: message.SerializeToString()
+        )(StringValue())
+        assert await asyncio.wait_for(stream.read(), TIMEOUT_S) is grpc.aio.EOF
+        assert await stream.code() is grpc.StatusCode.OK
+        assert closed.is_set()
