@@ -15,12 +15,12 @@ def charge_nanousd(usage: TokenUsage, price: Price) -> int:
     Raises:
         ValueError: a negative count; a bug in the caller, since ingest refuses such an event.
     """
-    prompt, completion = usage.prompt_tokens, usage.completion_tokens
-    cached, cache_write, images = usage.cached_tokens, usage.cache_write_tokens, usage.images
+    prompt, completion, cached, cache_write, _, _, _, images = usage
     if prompt < 0 or completion < 0 or cached < 0 or cache_write < 0 or images < 0:
         raise ValueError(f"a token count is negative: {usage}")
-    cached = min(cached, prompt)
-    cache_write = min(cache_write, prompt - cached)
+    if cached or cache_write:
+        cached = min(cached, prompt)
+        cache_write = min(cache_write, prompt - cached)
     atto = (
         (prompt - cached - cache_write) * price.prompt_atto
         + cached * price.cache_read_atto

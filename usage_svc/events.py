@@ -45,8 +45,9 @@ class UsageEvent(NamedTuple):
     """One admitted request's final outcome, flat, in the order of the table's columns.
 
     A named tuple and not a dataclass: it is made for every request and goes to the driver as it is, and a frozen
-    dataclass of this width takes six times as long to make. Enum fields are plain integers, since the gate must be able
-    to see a number that no enum has. Times are microseconds since 1970 in UTC; 0 means absent.
+    dataclass of this width takes six times as long to make. Grouped by the message that each field comes from. Enum
+    fields are plain integers, since the gate must be able to see a number that no enum has. Times are microseconds since
+    1970 in UTC; 0 means absent.
     """
 
     request_id: str
@@ -55,15 +56,16 @@ class UsageEvent(NamedTuple):
     key_id: str
     model_id: str
     deployment_id: str
-    price_version: str
     resource: int
-    admit_time_us: int
-    end_time_us: int
     status_code: int
     streamed: bool
     outcome: int
     source: int
     ending: int
+    hold_nanousd: int
+    plausible_tokens_max: int
+    first_byte_ms: int
+    duration_ms: int
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
@@ -72,11 +74,15 @@ class UsageEvent(NamedTuple):
     audio_tokens: int
     image_tokens: int
     images: int
-    hold_nanousd: int
-    plausible_tokens_max: int
-    first_byte_ms: int
-    duration_ms: int
+    price_version: str
+    admit_time_us: int
+    end_time_us: int
     attempts: bytes  # opaque here: only convert.py and the people who read it care
+
+
+# Parts of it, in the order in which the contract's messages have them: convert.py reads each with one getter.
+EVENT_FIELDS, TOKEN_FIELDS = UsageEvent._fields[:16], UsageEvent._fields[16:24]
+TOKENS = slice(16, 24)
 
 
 class PriceTerms(NamedTuple):

@@ -10,7 +10,14 @@ from pricing import Price
 from usage_svc.events import EventRecord, Outcome, PriceTerms, Record, ReturnRecord, UsageEvent
 from usage_svc.leases import Lease
 from usage_svc.ledger import MAX_AMOUNT_NANOUSD
-from usage_svc.rating import MAX_ID_CHARS, charge_of, day_of, is_charged, reason_against
+from usage_svc.rating import (
+    CHARGED_OUTCOMES,
+    MAX_ID_CHARS,
+    charge_of,
+    day_of,
+    one_day_of_plausible,
+    reason_against,
+)
 from usage_svc.sessions import SessionId
 
 _EDGE_LOST = int(Outcome.EDGE_LOST)
@@ -75,27 +82,42 @@ class Sifted:
 
 def sift(records: Sequence[Record], today: int, horizon_days: int) -> Sifted:
     """Judges each event by itself. What the gate refuses is not looked up, and teaches us no price."""
+    return _sift_at_once(records, today, horizon_days) or _sift_one_by_one(records, today, horizon_days)
+
+
+def _sift_at_once(records: Sequence[Record], today: int, horizon_days: int) -> Sifted | None:
+    """The common case, where a batch is nothing but plausible events of one day; None for any other."""
+    if not records or set(map(type, records)) != {EventRecord}:
+        return None
+    events, schemas, terms = zip(*records, strict=True)
+    columns = list(zip(*events, strict=True))
+    day = one_day_of_plausible(columns, min(schemas), today, horizon_days)
+    if day is None:
+        return None
+    request_ids = columns[0]
+    priced = [each for each in dict.fromkeys(terms) if each.price_version]
+    return Sifted({}, dict.fromkeys(request_ids, day), {day: request_ids}, sorted(set(columns[2])), priced)
+
+
+def _sift_one_by_one(records: Sequence[Record], today: int, horizon_days: int) -> Sifted:
     reasons: dict[int, str] = {}
     days: dict[str, int] = {}
     ids: dict[int, list[str]] = {}
     lease_ids: set[str] = set()
     terms: dict[PriceTerms, None] = {}
-    last_terms: PriceTerms | None = None
     for index, record in enumerate(records):
         if isinstance(record, EventRecord):
             event = record.event
-            request_id = event.request_id
-            day = day_of(request_id)
+            day = day_of(event.request_id)
             reason = reason_against(record, day, today, horizon_days)
             if reason is not None or day is None:
                 reasons[index] = reason or "REQUEST_ID_INVALID"
                 continue
-            days[request_id] = day
-            ids.setdefault(day, []).append(request_id)
+            days[event.request_id] = day
+            ids.setdefault(day, []).append(event.request_id)
             lease_ids.add(event.lease_id)
-            if record.terms is not last_terms and record.terms.price_version:
-                last_terms = record.terms  # nearly always the same object: convert.py makes it once for a price
-                terms[last_terms] = None
+            if record.terms.price_version:
+                terms[record.terms] = None
         elif isinstance(record, ReturnRecord):
             if len(record.lease_id) > MAX_ID_CHARS or "\0" in record.lease_id:
                 reasons[index] = "TEXT_INVALID"
@@ -117,14 +139,15 @@ class Lookups:
 def take_in(session_id: SessionId, first_seq: int, records: Sequence[Record], sifted: Sifted, known: Lookups) -> Intake:
     """Posts records in order on paper. Draws down the leases in `known`, which are this transaction's own copies."""
     intake = Intake()
-    for index, record in enumerate(records):
-        seq = first_seq + index
-        if isinstance(record, EventRecord):
-            reason = sifted.reasons.get(index) or _take_event(intake, session_id, seq, record, sifted.days, known)
-        elif isinstance(record, ReturnRecord):
-            reason = sifted.reasons.get(index) or _take_return(intake, session_id, record, known)
-        else:
-            reason = getattr(record, "reason", "EMPTY_RECORD")
+    for seq, record in enumerate(records, start=first_seq):
+        reason = sifted.reasons.get(seq - first_seq)
+        if reason is None:
+            if isinstance(record, EventRecord):
+                reason = _take_event(intake, session_id, seq, record, sifted.days, known)
+            elif isinstance(record, ReturnRecord):
+                reason = _take_return(intake, session_id, record, known)
+            else:
+                reason = getattr(record, "reason", "EMPTY_RECORD")
         if reason is not None:
             intake.exceptions.append(Exceptional(seq, RecordOutcome.QUARANTINED, reason))
     return intake
@@ -133,26 +156,31 @@ def take_in(session_id: SessionId, first_seq: int, records: Sequence[Record], si
 def _take_event(
     intake: Intake, session_id: SessionId, seq: int, record: EventRecord, days: Mapping[str, int], known: Lookups
 ) -> str | None:
-    event = record.event
+    event, _, terms = record
     request_id = event.request_id
-    posted = intake.events.get(request_id)
-    seen = posted.event.outcome if posted is not None else known.seen_outcomes.get(request_id)
-    # What an edge took for lost may have been measured by whoever read its spool: the measurement is the truth, in
-    # whatever order the two arrive. An edge_lost is never charged, so there is nothing to take back.
-    if seen is not None and (seen != _EDGE_LOST or event.outcome == _EDGE_LOST):
-        intake.exceptions.append(Exceptional(seq, RecordOutcome.DUPLICATE, "REQUEST_ID_POSTED"))
-        return None
-    price = known.prices.get(record.terms)
-    charged = is_charged(event)
-    if price is None and (charged or record.terms.price_version):
-        return known.price_reasons.get(record.terms, "PRICE_INVALID")
-    charge = charge_of(event, price) if charged and price is not None else 0
-    if charge > MAX_AMOUNT_NANOUSD:
-        return "CHARGE_TOO_LARGE"
     day = days[request_id]
+    if request_id in intake.events or request_id in known.seen_outcomes:
+        posted = intake.events.get(request_id)
+        seen = posted.event.outcome if posted is not None else known.seen_outcomes[request_id]
+        # What an edge took for lost may have been measured by whoever read its spool: the measurement is the truth, in
+        # whatever order the two arrive. An edge_lost is never charged, so there is nothing to take back.
+        if seen != _EDGE_LOST or event.outcome == _EDGE_LOST:
+            intake.exceptions.append(Exceptional(seq, RecordOutcome.DUPLICATE, "REQUEST_ID_POSTED"))
+            return None
+    else:
+        seen = posted = None
+    charge = overflow = 0
+    price = known.prices.get(terms)
+    if event.outcome in CHARGED_OUTCOMES:
+        if price is None:
+            return known.price_reasons.get(terms, "PRICE_INVALID")
+        charge = charge_of(event, price)
+        if charge > MAX_AMOUNT_NANOUSD:
+            return "CHARGE_TOO_LARGE"
+    elif price is None and terms.price_version:
+        return known.price_reasons.get(terms, "PRICE_INVALID")
     if seen is not None and posted is None:
         intake.superseded.append((day, request_id))
-    overflow = 0
     if charge:
         overflow = _settle(intake, session_id, event, charge, known)
     intake.events[request_id] = tuple.__new__(PostedEvent, (day, event, charge, overflow, seq))

@@ -5,10 +5,22 @@ Upstream's numbers are charged unaltered or not at all: what is not plausible is
 
 import itertools
 import re
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 from pricing import Price, TokenUsage, charge_nanousd
-from usage_svc.events import SCHEMA_KNOWN, Ending, EventRecord, Outcome, PriceTerms, Resource, Source, UsageEvent
+from usage_svc.events import (
+    SCHEMA_KNOWN,
+    TOKENS,
+    Ending,
+    EventRecord,
+    Outcome,
+    PriceTerms,
+    Resource,
+    Source,
+    UsageEvent,
+)
 from usage_svc.ledger import HOUSE_ACCOUNT_IDS, MAX_AMOUNT_NANOUSD
 
 # Why a record was set aside. Keys are what the contract's RecordException.reason says.
@@ -40,10 +52,12 @@ MAX_DURATION_MS = 366 * 86_400_000
 MICROSECONDS_PER_DAY = 86_400_000_000
 _END_OF_TIME_US = 253_402_300_800_000_000  # the year 10000, where datetime ends
 
+Columns = Sequence[Sequence[Any]]
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_UUID7S = re.compile(f"(?:{_UUID7.pattern})+")
 _OUTCOMES, _SOURCES = frozenset(map(int, Outcome)), frozenset(map(int, Source))
 _ENDINGS, _RESOURCES = frozenset(map(int, Ending)), frozenset(map(int, Resource))
-_CHARGED = {
+CHARGED_OUTCOMES = {  # and the sources that each may have
     int(Outcome.MEASURED): frozenset({int(Source.UPSTREAM_FINAL), int(Source.UPSTREAM_PARTIAL)}),
     int(Outcome.ESTIMATED): frozenset({int(Source.ESTIMATED)}),
 }
@@ -52,7 +66,7 @@ _ESTIMATED = int(Outcome.ESTIMATED)
 _PLAUSIBLE_KINDS = frozenset(
     (outcome, source, ending, resource)
     for outcome, source, ending, resource in itertools.product(_OUTCOMES, _SOURCES, _ENDINGS, _RESOURCES)
-    if source in _CHARGED.get(outcome, _SOURCES)
+    if source in CHARGED_OUTCOMES.get(outcome, _SOURCES)
 )
 
 
@@ -75,7 +89,7 @@ def reason_against(record: EventRecord, day: int | None, today: int, horizon_day
         return "REQUEST_ID_INVALID"
     if not today - horizon_days <= day <= today + 1:
         return "TOO_OLD" if day < today else "FROM_THE_FUTURE"
-    if _has_bad_text(event):
+    if _has_bad_words((*event[1:6], event.price_version)):
         return "TEXT_INVALID"
     if (event.outcome, event.source, event.ending, event.resource) not in _PLAUSIBLE_KINDS:
         return _reason_against_kinds(event)
@@ -84,8 +98,38 @@ def reason_against(record: EventRecord, day: int | None, today: int, horizon_day
     return _reason_against_numbers(event)
 
 
-def _has_bad_text(event: UsageEvent) -> bool:
-    account_id, lease_id, key_id, model_id, deployment_id, price_version = event[1:7]
+def one_day_of_plausible(columns: Columns, schema_min: int, today: int, horizon_days: int) -> int | None:
+    """The day of a batch of events in which there is nothing to refuse; None if each must be looked at by itself.
+
+    What reason_against would find, asked of all at once: the smallest and the largest of a column answer for all of it,
+    at a third of the cost. `columns` are the events' fields, see UsageEvent.
+    """
+    request_ids = columns[0]
+    if set(map(len, request_ids)) != {36} or _UUID7S.fullmatch("".join(request_ids)) is None:
+        return None
+    day = day_of(min(request_ids))  # they sort by their time
+    if day is None or day != day_of(max(request_ids)) or not today - horizon_days <= day <= today + 1:
+        return None
+    amounts, times, tokens = columns[12:16], columns[25:27], columns[TOKENS]
+    kinds = zip(columns[9], columns[10], columns[11], columns[6], strict=True)  # outcome, source, ending, resource
+    is_plausible = (
+        schema_min >= SCHEMA_KNOWN
+        and _PLAUSIBLE_KINDS.issuperset(kinds)
+        and not any(map(_has_bad_words, set(zip(*columns[1:6], columns[24], strict=True))))
+        and min(map(min, times)) > 0
+        and max(map(max, times)) < _END_OF_TIME_US
+        and min(map(min, amounts)) >= 0
+        and max(columns[12]) <= MAX_AMOUNT_NANOUSD
+        and max(map(max, columns[14:16])) <= MAX_DURATION_MS
+        and min(map(min, tokens)) >= 0
+        and max(tokens[-1]) <= MAX_IMAGES
+        and max(map(max, tokens[:-1])) <= min(MAX_TOKENS, min(columns[13]))
+    )
+    return day if is_plausible else None
+
+
+def _has_bad_words(words: tuple[str, str, str, str, str, str]) -> bool:
+    account_id, lease_id, key_id, model_id, deployment_id, price_version = words
     # PostgreSQL refuses NUL in text, which would hold up every record behind this one.
     return (
         not 0 < len(account_id) <= MAX_ID_CHARS
@@ -110,20 +154,8 @@ def _reason_against_kinds(event: UsageEvent) -> str:
 
 
 def _reason_against_numbers(event: UsageEvent) -> str | None:
-    (
-        prompt,
-        completion,
-        cached,
-        cache_write,
-        reasoning,
-        audio,
-        image,
-        images,
-        hold,
-        plausible_max,
-        first_byte,
-        whole,
-    ) = event[15:27]
+    hold, plausible_max, first_byte, whole = event[12:16]
+    prompt, completion, cached, cache_write, reasoning, audio, image, images = event[TOKENS]
     if not (
         0 <= images <= MAX_IMAGES
         and 0 <= hold <= MAX_AMOUNT_NANOUSD
@@ -164,12 +196,7 @@ def price_from_terms(terms: PriceTerms) -> Price | None:
         return None
 
 
-def is_charged(event: UsageEvent) -> bool:
-    """Whether this outcome is charged at all."""
-    return event.outcome in _CHARGED
-
-
 def charge_of(event: UsageEvent, price: Price) -> int:
     """What an event of a charged outcome costs, in nano-USD. An estimate is never charged above its hold."""
-    charge = charge_nanousd(tuple.__new__(TokenUsage, event[15:23]), price)
+    charge = charge_nanousd(tuple.__new__(TokenUsage, event[TOKENS]), price)
     return min(charge, event.hold_nanousd) if event.outcome == _ESTIMATED else charge
