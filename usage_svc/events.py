@@ -46,8 +46,8 @@ class UsageEvent(NamedTuple):
 
     A named tuple and not a dataclass: it is made for every request and goes to the driver as it is, and a frozen
     dataclass of this width takes six times as long to make. Grouped by the message that each field comes from. Enum
-    fields are plain integers, since the gate must be able to see a number that no enum has. Times are microseconds since
-    1970 in UTC; 0 means absent.
+    fields are plain integers, since the gate must be able to see a number that no enum has. Times are microseconds
+    since 1970 in UTC; 0 means absent.
     """
 
     request_id: str

@@ -5,7 +5,7 @@ crash loses is the last few seconds of it, until the key is used again.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -18,6 +18,7 @@ from usage_svc.events import UsageEvent
 FLUSH_INTERVAL_S = 2.0
 MAX_KEYS = 100_000  # noted and not written yet; those beyond wait for their next use
 
+_ACCOUNT, _KEY, _END = map(UsageEvent._fields.index, ("account_id", "key_id", "end_time_us"))
 _log = logger(__name__)
 
 
@@ -28,17 +29,16 @@ class KeyUses:
         self._database = database
         self._noted: dict[tuple[str, str], int] = {}
 
-    def note(self, events: Iterable[UsageEvent]) -> None:
+    def note(self, events: Sequence[UsageEvent]) -> None:
         """Remembers the latest end of each key's requests."""
-        noted = self._noted
-        for event in events:
-            key = (event.account_id, event.key_id)
-            known_us = noted.get(key)
-            if known_us is None:
-                if len(noted) < MAX_KEYS:
-                    noted[key] = event.end_time_us
-            elif known_us < event.end_time_us:
-                noted[key] = event.end_time_us
+        columns = list(zip(*events, strict=True))
+        if not columns:
+            return
+        noted, ends = self._noted, zip(columns[_ACCOUNT], columns[_KEY], columns[_END], strict=True)
+        # A key's requests of one batch end in about their order; seconds later the next batch has the last word.
+        for key, end_time_us in {(account_id, key_id): end for account_id, key_id, end in ends}.items():
+            if key in noted or len(noted) < MAX_KEYS:
+                noted[key] = max(end_time_us, noted.get(key, 0))
 
     async def flush_for_ever(self) -> None:
         """Writes what was noted, until cancelled. While the database is away it is kept."""

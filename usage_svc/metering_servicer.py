@@ -103,7 +103,7 @@ class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
             lambda index: request.records[index].SerializeToString(),
         )
         if recorded.intake is not None:
-            self._key_uses.note(posted.event for posted in recorded.intake.events.values())
+            self._key_uses.note([posted.event for posted in recorded.intake.events.values()])
             changes = recorded.intake.accounts.items()
             self._signals.freed([account_id for account_id, change in changes if change.available_nanousd > 0])
         return pb.RecordUsageResponse(

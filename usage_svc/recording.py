@@ -5,22 +5,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 
 from chassis.database import Database
 from chassis.faults import FailedPrecondition, NotFound
 from pricing import Price
 from usage_svc import event_store, funds_store, metrics, prices, session_store
 from usage_svc.driver import Query, Script, write_by_script
-from usage_svc.events import Outcome, PriceTerms, Record, Source, is_newer
+from usage_svc.events import Outcome, PriceTerms, Record, Source, UsageEvent, is_newer
 from usage_svc.intake import Exceptional, Intake, Lookups, RecordOutcome, Sifted, sift, take_in
 from usage_svc.prices import PriceBook
 from usage_svc.rating import MICROSECONDS_PER_DAY
 from usage_svc.sessions import SessionId, SessionState, records_to_skip
 
-_END = attrgetter("outcome", "source")
+_OUTCOME, _SOURCE = UsageEvent._fields.index("outcome"), UsageEvent._fields.index("source")
 _TOKENS = {
-    kind: attrgetter(f"{kind}_tokens") for kind in ("prompt", "completion", "cached", "cache_write", "reasoning")
+    kind: UsageEvent._fields.index(f"{kind}_tokens")
+    for kind in ("prompt", "completion", "cached", "cache_write", "reasoning")
 }
 
 
@@ -151,12 +151,14 @@ def _count(recorded: Recorded, records: int, duration_s: float) -> None:
     intake = recorded.intake
     if intake is None:
         return
-    events = [posted.event for posted in intake.events.values()]
-    for (outcome, source), count in Counter(map(_END, events)).items():
-        metrics.EVENTS.labels(Outcome(outcome).name.lower(), Source(source).name.lower()).inc(count)
-    for kind, tokens in _TOKENS.items():
-        metrics.TOKENS.labels(kind).inc(sum(map(tokens, events)))
-    metrics.CHARGED.inc(sum(posted.charge_nanousd for posted in intake.events.values()))
+    if intake.events:
+        _, events, charges, _, _ = zip(*intake.events.values(), strict=True)
+        columns = list(zip(*events, strict=True))
+        for (outcome, source), count in Counter(zip(columns[_OUTCOME], columns[_SOURCE], strict=True)).items():
+            metrics.EVENTS.labels(Outcome(outcome).name.lower(), Source(source).name.lower()).inc(count)
+        for kind, column in _TOKENS.items():
+            metrics.TOKENS.labels(kind).inc(sum(columns[column]))
+        metrics.CHARGED.inc(sum(charges))
     for why, overflow in intake.overflows.items():
         metrics.OVERFLOW.labels(why).inc(overflow)
     for exceptional in intake.exceptions:
