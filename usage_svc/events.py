@@ -82,7 +82,6 @@ class UsageEvent(NamedTuple):
 
 # Parts of it, in the order in which the contract's messages have them: convert.py reads each with one getter.
 EVENT_FIELDS, TOKEN_FIELDS = UsageEvent._fields[:16], UsageEvent._fields[16:24]
-TOKENS = slice(16, 24)
 
 
 class PriceTerms(NamedTuple):

@@ -159,16 +159,13 @@ def _take_event(
     event, _, terms = record
     request_id = event.request_id
     day = days[request_id]
-    if request_id in intake.events or request_id in known.seen_outcomes:
-        posted = intake.events.get(request_id)
-        seen = posted.event.outcome if posted is not None else known.seen_outcomes[request_id]
-        # What an edge took for lost may have been measured by whoever read its spool: the measurement is the truth, in
-        # whatever order the two arrive. An edge_lost is never charged, so there is nothing to take back.
-        if seen != _EDGE_LOST or event.outcome == _EDGE_LOST:
-            intake.exceptions.append(Exceptional(seq, RecordOutcome.DUPLICATE, "REQUEST_ID_POSTED"))
-            return None
-    else:
-        seen = posted = None
+    posted = intake.events.get(request_id)
+    seen = known.seen_outcomes.get(request_id) if posted is None else posted.event.outcome
+    # What an edge took for lost may have been measured by whoever read its spool: the measurement is the truth, in
+    # whatever order the two arrive. An edge_lost is never charged, so there is nothing to take back.
+    if seen is not None and (seen != _EDGE_LOST or event.outcome == _EDGE_LOST):
+        intake.exceptions.append(Exceptional(seq, RecordOutcome.DUPLICATE, "REQUEST_ID_POSTED"))
+        return None
     charge = overflow = 0
     price = known.prices.get(terms)
     if event.outcome in CHARGED_OUTCOMES:

@@ -13,7 +13,6 @@ from typing import Any
 from pricing import Price, TokenUsage, charge_nanousd
 from usage_svc.events import (
     SCHEMA_KNOWN,
-    TOKENS,
     Ending,
     EventRecord,
     Outcome,
@@ -111,7 +110,7 @@ def one_day_of_plausible(columns: Columns, schema_min: int, today: int, horizon_
     day = day_of(min(request_ids))  # they sort by their time
     if day is None or day != day_of(max(request_ids)) or not today - horizon_days <= day <= today + 1:
         return None
-    amounts, times, tokens = columns[12:16], columns[25:27], columns[TOKENS]
+    amounts, times, tokens = columns[12:16], columns[25:27], columns[16:24]
     kinds = zip(columns[9], columns[10], columns[11], columns[6], strict=True)  # outcome, source, ending, resource
     is_plausible = (
         schema_min >= SCHEMA_KNOWN
@@ -157,7 +156,7 @@ def _reason_against_kinds(event: UsageEvent) -> str:
 
 def _reason_against_numbers(event: UsageEvent) -> str | None:
     hold, plausible_max, first_byte, whole = event[12:16]
-    prompt, completion, cached, cache_write, reasoning, audio, image, images = event[TOKENS]
+    prompt, completion, cached, cache_write, reasoning, audio, image, images = event[16:24]
     if not (
         0 <= images <= MAX_IMAGES
         and 0 <= hold <= MAX_AMOUNT_NANOUSD
@@ -200,5 +199,5 @@ def price_from_terms(terms: PriceTerms) -> Price | None:
 
 def charge_of(event: UsageEvent, price: Price) -> int:
     """What an event of a charged outcome costs, in nano-USD. An estimate is never charged above its hold."""
-    charge = charge_nanousd(tuple.__new__(TokenUsage, event[TOKENS]), price)
+    charge = charge_nanousd(tuple.__new__(TokenUsage, event[16:24]), price)
     return min(charge, event.hold_nanousd) if event.outcome == _ESTIMATED else charge
