@@ -59,6 +59,11 @@ CMD ["--help"]
 
 
 FROM runtime AS dev
+# The model's server wants OpenMP's library, which slim images leave out.
+USER 0:0
+# hadolint ignore=DL3008 # Debian keeps one version at a time: a pinned one would stop the build with the next
+RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
+USER 65532:65532
 COPY --from=build-dev /opt/tollgate /opt/tollgate
 
 

@@ -41,6 +41,8 @@ def configure(level: str, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # Two lines at every look at a schema's revision, and nothing that we do not say ourselves.
+    logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(process=process)
 
 
