@@ -57,6 +57,8 @@ except urllib.error.HTTPError as error:
     print(error.code, error.read().decode())
 """
 
+_STATUS_OF_MODEL = 'import urllib.request; print(urllib.request.urlopen("http://local-model:8000/health").status)'
+
 
 class Containers:
     """The containers of one run, by their workload's component."""
@@ -206,6 +208,7 @@ def main() -> int:
         for job in ("migrate", "bootstrap"):
             _step(f"job {job} has completed", partial(_completed, containers, job))
         _step("the edge is ready", lambda: containers.python(_STATUS, path="/readyz") == "200")
+        _step("the model is ready", lambda: containers.python(_STATUS_OF_MODEL) == "200")
         for service in ("auth", "catalog", "usage"):
             for name in ("live", ""):
                 assert containers.python(_HEALTH, host=service, service=name) == "SERVING", (service, name)

@@ -43,9 +43,12 @@ def test_the_locks_hold_what_the_project_asks_for() -> None:
 
 def test_every_package_of_ours_is_copied_and_nothing_else_is_sent_to_the_builder() -> None:
     packages = {pattern.removesuffix("*") for pattern in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]}
+    pages = {
+        pattern.partition("/")[0] for each in PROJECT["tool"]["setuptools"]["data-files"].values() for pattern in each
+    }
     copied = set(re.findall(r"^COPY (\w+)/ \1/$", DOCKERFILE, re.MULTILINE))
     sent = set(re.findall(r"^!(\S+?)/?$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
-    assert copied == packages | {"requirements"}
+    assert copied == packages | pages | {"requirements"}
     assert sent == copied | {"pyproject.toml", "README.md", "LICENSE"}
 
 
