@@ -12,7 +12,7 @@ import httpx2
 import openai
 
 from tests.harness.raw_client import CHAT, RESPONSES, request_bytes
-from tests.torture.evidence import Ending, Sighting, Tokens, tokens_from_usage
+from tests.torture.evidence import ONCE, Ending, Sighting, Tokens, tokens_from_usage
 from tests.torture.faults import EDGES
 from tests.torture.plant import MODEL, Plant
 
@@ -73,7 +73,7 @@ class Crowd:
             asked += 1
             self.open += 1
             try:
-                await ask(dice, dice.choice(self._customers), f"t{number}-{asked}")
+                await ask(dice, dice.choice(self._customers), f"{number}-{asked}")
             finally:
                 self.open -= 1
             is_served = self.sightings[-1].ending not in (Ending.UNREACHABLE, Ending.REFUSED)
@@ -82,12 +82,14 @@ class Crowd:
     # -- a client that sees bytes --
 
     async def _ask_raw(self, dice: random.Random, customer: Customer, marker: str) -> None:
+        is_once = dice.random() < 0.4
+        marker = f"{ONCE if is_once else 't'}{marker}"
         body, path = _question(dice, marker)
         cancel_at = dice.randrange(1, 1200) if dice.random() < 0.25 else None
         edges = dice.sample(EDGES, len(EDGES))
         for attempt in range(1 + _RETRIES_MAX):
             edge = edges[attempt % len(edges)]
-            talk = _Talk(customer, edge, body, path)
+            talk = _Talk(customer, edge, body, path, marker if is_once else "")
             try:
                 async with asyncio.timeout(dice.uniform(*_PATIENCE_S)):
                     await talk.hold(self._plant.parts[edge].port, cancel_at)
@@ -107,7 +109,7 @@ class Crowd:
 
     async def _ask_by_sdk(self, dice: random.Random, customer: Customer, marker: str) -> None:
         edge = dice.choice(EDGES)
-        body, _ = _question(dice, marker, is_chat=True)
+        body, _ = _question(dice, f"t{marker}", is_chat=True)
         body["stream"] = True
         cancel_after = dice.randrange(1, 8) if dice.random() < 0.25 else None
         start_s, request_id, status = time.time(), "", 0
@@ -174,8 +176,9 @@ def _question(dice: random.Random, marker: str, *, is_chat: bool = False) -> tup
 class _Talk:
     """One request on a connection of its own."""
 
-    def __init__(self, customer: Customer, edge: str, question: dict[str, Any], path: str) -> None:
+    def __init__(self, customer: Customer, edge: str, question: dict[str, Any], path: str, key: str) -> None:
         self._customer, self._edge, self._question, self._path = customer, edge, question, path
+        self._idempotency_key = key
         self._is_stream, self._is_responses = question["stream"], path == RESPONSES
         self._start_s = time.time()
         self._status, self._request_id = 0, ""
@@ -190,7 +193,9 @@ class _Talk:
         """Asks, and reads to the end, or until so many bytes of the answer are there: then it goes away."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
-            headers = (("Authorization", f"Bearer {self._customer.secret}"), ("Connection", "close"))
+            headers = [("Authorization", f"Bearer {self._customer.secret}"), ("Connection", "close")]
+            if self._idempotency_key:
+                headers.append(("Idempotency-Key", self._idempotency_key))
             writer.write(request_bytes(self._question, self._path, *headers))
             if cancel_at is not None and not self._is_stream:
                 await asyncio.sleep(cancel_at / 10_000)

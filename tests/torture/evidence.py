@@ -34,6 +34,7 @@ class Reported:
     request_id: str
     tokens: Tokens | None  # None: it reported no usage
     is_whole: bool  # it came to its scripted end
+    question: str = ""  # which question it answered; asked again by a retry, that is another request
 
 
 class Ending(StrEnum):
@@ -141,6 +142,9 @@ class Drain:
     edge: str
     from_s: float  # since the epoch
     until_s: float
+
+
+ONCE = "k"  # begins the names of questions that are asked under an idempotency key
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ processes (`--mutation NAME`); the product itself has no hooks. test_mutations.p
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 Patch = Callable[[Any, str, Any], None]  # setattr, or a test's monkeypatch
@@ -101,6 +102,12 @@ def _partial_adoption(patch: Patch) -> None:
     patch(spool_log.SpoolLog, "close_with_edge_lost", partial)
 
 
+def _adoption_without_lock(patch: Patch) -> None:
+    """A spool folder is taken over while its edge lives."""
+    spool = import_module("edge.metering.spool")
+    patch(spool, "fcntl", SimpleNamespace(flock=lambda *_: None, LOCK_EX=0, LOCK_NB=0))
+
+
 def _seal_before_ingest(patch: Patch) -> None:
     """A spool is sealed with what was shipped of it so far."""
     shipper = import_module("edge.metering.shipper")
@@ -188,6 +195,7 @@ MUTATIONS: Mapping[str, Mutation] = {
         ("I2, I6", _forward_before_admitted),
         ("I2", _segment_deleted_once_acknowledged),
         ("I2", _partial_adoption),
+        ("I2", _adoption_without_lock),
         ("I2", _seal_before_ingest),
         ("I4", _release_twice),
         ("I1", _sweep_frees),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from chassis.faults import FailedPrecondition
 from edge.metering.refusals import FundsHeld, FundsUsedUp
 from tests.harness.eventually import eventually
 from tests.harness.usage_service import new_id, usage_service
@@ -89,6 +90,16 @@ async def an_edge_is_killed_with_a_long_request_open(rig: Rig) -> None:
         await rig.is_settled()
 
 
+async def another_edge_takes_its_folder(rig: Rig) -> None:
+    """While it has a request open, which it then finishes."""
+    async with rig.edge() as edge:
+        open_one = await edge.admit()
+        with contextlib.suppress(FailedPrecondition):  # SPOOL_IN_USE
+            async with rig.edge(edge.settings):
+                await rig.is_settled()
+        await edge.finish(open_one)
+
+
 async def a_seal_is_repeated(rig: Rig) -> None:
     """As an edge does that did not hear the answer to the first."""
     edge = await rig.usage.open_edge()
@@ -148,6 +159,7 @@ SCENARIOS: dict[str, tuple[Scenario, str]] = {
         "has no outcome in the ledger",
     ),
     "partial_adoption": (an_edge_is_killed_while_usage_svc_is_away, "has no outcome in the ledger"),
+    "adoption_without_lock": (another_edge_takes_its_folder, "(edge_lost): its client has the whole answer"),
     "seal_before_ingest": (
         an_edge_is_killed_while_usage_svc_is_away,
         "has the whole answer, and the ledger knows nothing",

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from tests.harness.scripted_upstream import ScriptedUpstream
 from tests.harness.upstream_connection import Connection
 from tests.harness.upstream_http import RawRequest
 from tests.torture.evidence import Reported, tokens_from_usage
+
+_QUESTION = re.compile(rb'"([tk]\d+-\d+) ')  # customers begin with its name
 
 
 class JournalingUpstream(ScriptedUpstream):
@@ -39,7 +42,15 @@ class JournalingUpstream(ScriptedUpstream):
 
     def _write(self, request: RawRequest, usage: Any, is_whole: bool) -> None:
         ids = [value for name, value in request.headers if name.lower() == "x-request-id"]
-        line = json.dumps({"request_id": ids[0] if ids else "", "usage": usage, "whole": is_whole})
+        named = _QUESTION.search(request.body)
+        line = json.dumps(
+            {
+                "request_id": ids[0] if ids else "",
+                "usage": usage,
+                "whole": is_whole,
+                "question": named[1].decode() if named else "",
+            }
+        )
         os.write(self._journal, line.encode() + b"\n")
 
 
@@ -48,7 +59,8 @@ def read_journal(journal: Path) -> list[Reported]:
     found = []
     for line in journal.read_text().splitlines():
         entry = json.loads(line)
-        found.append(Reported(entry["request_id"], tokens_from_usage(entry["usage"]), entry["whole"]))
+        tokens = tokens_from_usage(entry["usage"])
+        found.append(Reported(entry["request_id"], tokens, entry["whole"], entry["question"]))
     return found
 
 

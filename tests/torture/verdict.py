@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from protos.usage.v1 import usage_pb2 as pb
-from tests.torture.evidence import Ending, Event, Evidence, Reported, Sighting, Tokens
+from tests.torture.evidence import ONCE, Ending, Event, Evidence, Reported, Sighting, Tokens
 
 # What the torture's only model costs, in nano-USD per token (see plant.CATALOG and tests/harness/usage_service.PRICE).
 PROMPT_NANOUSD, COMPLETION_NANOUSD, CACHED_NANOUSD = 1000, 2000, 500
@@ -56,6 +56,7 @@ def judge(evidence: Evidence) -> Verdict:
     verdict.requests = len(ids)
     for request_id in ids:
         _judge_request(verdict, evidence, request_id, reports[request_id], sightings.get(request_id), events)
+    _judge_keys(verdict, evidence, events)
     _judge_entries(verdict, evidence, events)
     _judge_accounts(verdict, evidence, events)
     verdict.violations += [
@@ -166,6 +167,18 @@ def _was_killed(evidence: Evidence, event: Event) -> bool:
         kill.spool_uuid == event.spool_uuid and event.admit_s - 1 <= kill.at_s <= event.admit_s + _REQUEST_S_MAX
         for kill in evidence.kills
     )
+
+
+def _judge_keys(verdict: Verdict, evidence: Evidence, events: Mapping[str, Event]) -> None:
+    """However often a question is asked under its idempotency key, it is charged once."""
+    asked: dict[str, set[str]] = defaultdict(set)
+    for report in evidence.reported:
+        if report.question.startswith(ONCE):
+            asked[report.question].add(report.request_id)
+    for question, request_ids in asked.items():
+        charged = sorted(each for each in request_ids if each in events and events[each].charged_nanousd)
+        if len(charged) > 1:
+            verdict.violations.append(f"question {question}, asked under one idempotency key, was charged as {charged}")
 
 
 def _judge_entries(verdict: Verdict, evidence: Evidence, events: Mapping[str, Event]) -> None:
