@@ -128,7 +128,7 @@ def _release_twice(patch: Patch) -> None:
     session_store = import_module("usage_svc.session_store")
     driver = import_module("usage_svc.driver")
     patch(leases.Lease, "release", lambda self: self.reserved_nanousd)
-    patch(session_store, "drain", lambda *_: driver.Command("SELECT 1", []))
+    patch(session_store, "end", lambda *_: driver.Command("SELECT 1", []))
 
 
 def _sweep_frees(patch: Patch) -> None:
@@ -174,6 +174,20 @@ def _returns_not_cumulative(patch: Patch) -> None:
     patch(leases.Lease, "give_back", give_back)
 
 
+def _last_freed_early(patch: Patch) -> None:
+    """The slot for an account's last request is free again while that request runs."""
+    meter = import_module("edge.metering.meter")
+    write_admitted = meter.Meter._write_admitted
+
+    def early(self: Any, *told: Any) -> Any:
+        admission = write_admitted(self, *told)
+        if admission.lease.is_last:
+            self._acquirer.end_last(admission.lease, admission.log)
+        return admission
+
+    patch(meter.Meter, "_write_admitted", early)
+
+
 def _counts_altered(patch: Patch) -> None:
     """The edge bills one completion token more than its upstream reported."""
     bill = import_module("edge.bill")
@@ -200,6 +214,7 @@ MUTATIONS: Mapping[str, Mutation] = {
         ("I4", _release_twice),
         ("I1", _sweep_frees),
         ("I1", _returns_not_cumulative),
+        ("I1", _last_freed_early),
         ("I3", _counts_altered),
     )
 }

@@ -139,6 +139,20 @@ async def funds_are_returned_step_by_step(rig: Rig) -> None:
         await edge.finish(open_one)
 
 
+async def customers_ask_with_nearly_nothing_left(rig: Rig) -> None:
+    """All of them before the first has its answer. One may run, under-held."""
+    await rig.usage.adjust(ACCOUNT, -(CREDIT - COST // 2))
+    async with rig.edge(held_wait_s=0.05) as edge:
+        first = await edge.admit(COST)
+        admitted, log = [first], first.log
+        for _ in range(3):
+            await eventually(lambda: log.acknowledged_seq == log.next_seq)
+            with contextlib.suppress(FundsUsedUp, FundsHeld):
+                admitted.append(await edge.admit(COST))
+        for each in admitted:
+            await edge.finish(each)
+
+
 async def requests_are_served(rig: Rig) -> None:
     async with rig.edge() as edge:
         for _ in range(3):
@@ -167,6 +181,7 @@ SCENARIOS: dict[str, tuple[Scenario, str]] = {
     "release_twice": (a_seal_is_repeated, "the entries say"),
     "sweep_frees": (an_edge_falls_silent_while_it_spends, "beyond its grace, more than one request's worth"),
     "returns_not_cumulative": (funds_are_returned_step_by_step, "went beyond what was reserved"),
+    "last_freed_early": (customers_ask_with_nearly_nothing_left, "beyond its grace, more than one request's worth"),
     "counts_altered": (requests_are_served, "the upstream reported"),
 }
 
