@@ -25,6 +25,7 @@ from edge.http.protocol import ConnectionBounds, Server
 from edge.idempotency import Idempotency
 from edge.limits.addresses import Addresses
 from edge.limits.limiter import Limiter
+from edge.limits.spend import SpendBook
 from edge.listing import Listing
 from edge.management.caller import Callers
 from edge.management.keys import Keys
@@ -135,6 +136,12 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
         keys_max=configured.key_cache_entries_max,
         rpc_timeout_s=LIMITS_TIMEOUT_S,
     )
+    spending = SpendBook(
+        usage_pb2_grpc.MeteringServiceStub(usage),
+        clock,
+        lambda: meter.session,
+        rpc_timeout_s=configured.rpc_timeout_s,
+    )
     metrics.LIMITED_KEYS.set_function(lambda: float(len(limiter)))
     if configured.adopt_dir is not None:
         adopter = Adopter(
@@ -143,7 +150,9 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
         stack.callback(process.supervise("adoption", adopter.run()).cancel)
     access_log = AccessLog(configured.access_log)
     stack.callback(access_log.flush)
-    generator = Generator(configured, clock, keys, addresses, catalog, meter, limiter, upstreams, watchdog, idempotency)
+    generator = Generator(
+        configured, clock, keys, addresses, catalog, meter, limiter, spending, upstreams, watchdog, idempotency
+    )
     readiness = Readiness(clock, keys, catalog, meter)
     listing = Listing(clock, keys, addresses, catalog, configured.models_public)
     callers = Callers(keys, addresses, configured.rpc_timeout_s)
@@ -163,6 +172,7 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
         ("watchdog", watchdog.watch()),
         ("key watch", keys.follow()),
         ("limits", limiter.run()),
+        ("spend limits", spending.run()),
         ("catalog watch", catalog.follow()),
         ("access log", access_log.flush_for_ever()),
     ):

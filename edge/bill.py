@@ -10,6 +10,7 @@ from edge import metrics
 from edge.access.key_cache import Grant
 from edge.http.record import RequestRecord
 from edge.limits.limiter import Ticket
+from edge.limits.spend import SpendHold
 from edge.metering.meter import Admission, Meter
 from edge.openai.ask import Ask
 from edge.routing.snapshot import CHAT, RESPONSES, Deployment, Model, PricePoint
@@ -74,6 +75,7 @@ class Bill:
         self.deployment: Deployment | None = None
         self.settled = False
         self.ticket: Ticket | None = None  # of a key with limits
+        self.spend_hold: SpendHold | None = None  # of a key with a spend limit
 
     @property
     def incarnation(self) -> int:
@@ -223,6 +225,8 @@ class Bill:
         self.settled, self.outcome = True, outcome
         if self.ticket is not None:
             _settle_ticket(self.ticket, outcome, usage)
+        if self.spend_hold is not None:
+            self.spend_hold.settle(charge)
         record = self._record
         now_s = time.monotonic()
         duration_s = now_s - self._admitted_at_s

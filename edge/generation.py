@@ -27,13 +27,15 @@ from edge.idempotency import Claim, Idempotency, Replay
 from edge.limits.addresses import Addresses
 from edge.limits.headers import rate_headers
 from edge.limits.limiter import Limiter
+from edge.limits.spend import SpendBook
 from edge.metering.meter import Meter
-from edge.metering.refusals import FundsHeld, FundsUsedUp, MeteringUnavailable
+from edge.metering.refusals import MeteringRefusal
 from edge.openai import errors
 from edge.openai.ask import Ask, asks_continuous_usage
 from edge.openai.chat import read_chat
 from edge.openai.errors import RequestError
 from edge.openai.responses import read_responses
+from edge.refusal_errors import error_from_refusal
 from edge.routing.catalog_watch import CatalogWatch
 from edge.routing.choose import Health, order
 from edge.routing.snapshot import CHAT, RESPONSES, Deployment, Model
@@ -67,13 +69,15 @@ class Generator:
         catalog: CatalogWatch,
         meter: Meter,
         limiter: Limiter,
+        spending: SpendBook,
         upstreams: Upstreams,
         watchdog: Watchdog,
         idempotency: Idempotency,
     ) -> None:
         self._settings, self._clock = settings, clock
         self._keys, self._addresses, self._catalog, self._meter = keys, addresses, catalog, meter
-        self._limiter, self._watchdog, self._idempotency = limiter, watchdog, idempotency
+        self._limiter, self._spending = limiter, spending
+        self._watchdog, self._idempotency = watchdog, idempotency
         self._health = Health()
         self._attempts = Attempts(upstreams, self._health)
         self._drains = Drains(settings.abandoned_drains_max)
@@ -188,6 +192,9 @@ class Generator:
         if point is None:
             raise errors.unavailable(f"`{model.model_id}` has no price yet.", retry_after_s=60)
         hold = hold_nanousd(*token_bounds(model, ask), point.price, ask.images)
+        spend_hold = None
+        if grant.spend_limit is not None:
+            spend_hold = await self._spending.hold(grant.account_id, grant.key_id, grant.spend_limit, hold, now_s)
         try:
             admission = await self._meter.admit(
                 record.request_id,
@@ -197,15 +204,15 @@ class Generator:
                 model_id=model.model_id,
                 resource=RESOURCE_TO_PB[resource],
             )
-        except FundsUsedUp:
-            raise errors.insufficient_balance("Add credit to the account, then send the request again.") from None
-        except FundsHeld as held:
-            raise errors.funds_reserved(retry_after_s=max(1, round(held.retry_after_s))) from None
-        except MeteringUnavailable as unavailable:
-            raise errors.unavailable(
-                "Usage cannot be recorded right now.", retry_after_s=max(1, round(unavailable.retry_after_s))
-            ) from None
-        return Bill(self._meter, admission, record, grant, model, point, ask, resource, now_s, time.monotonic())
+        except BaseException as refusal:
+            if spend_hold is not None:
+                spend_hold.undo()
+            if isinstance(refusal, MeteringRefusal):
+                raise error_from_refusal(refusal) from None
+            raise
+        bill = Bill(self._meter, admission, record, grant, model, point, ask, resource, now_s, time.monotonic())
+        bill.spend_hold = spend_hold
+        return bill
 
     async def _admit_limited(
         self, record: RequestRecord, grant: Grant, limits: Limits, model: Model, ask: Ask, resource: str

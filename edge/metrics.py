@@ -76,7 +76,7 @@ IDEMPOTENCY_UNTOLD = Gauge(
     "tollgate_edge_idempotency_untold", "Ends of requests with an Idempotency-Key that usage_svc was not told yet."
 )
 
-# why: requests_per_minute, tokens_per_minute, concurrent_requests; too_large (more tokens than a whole minute's).
+# why: requests_per_minute, tokens_per_minute, concurrent_requests, spend; too_large (more tokens than a minute's).
 LIMIT_REFUSALS = LoopCounter("tollgate_edge_limit_refusals_total", "Requests refused by a limit of their key.", ["why"])
 LIMITED_KEYS = Gauge("tollgate_edge_limited_keys", "Keys with limits that were used here within the last minute.")
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from chassis.faults import InvalidArgument
 from usage_svc.key_rate import LimitDemand
+from usage_svc.key_spend import PERIOD_ID, SpendDemand
 from usage_svc.ledger import HOUSE_ACCOUNT_IDS, MAX_AMOUNT_NANOUSD
 from usage_svc.rating import MAX_ID_CHARS
 from usage_svc.sessions import SessionId
@@ -84,4 +85,19 @@ def limit_demands(demands: Sequence[LimitDemand]) -> Sequence[LimitDemand]:
         for name, value in zip(demand._fields[2:], demand[2:], strict=True):
             if not 0 <= value <= MAX_LIMIT:
                 raise InvalidArgument(f"demands.{name}", f"{value} is not from 0 to {MAX_LIMIT}")
+    return demands
+
+
+def spend_demands(demands: Sequence[SpendDemand]) -> Sequence[SpendDemand]:
+    """Demands of one key and period each, with amounts that the ledger takes."""
+    if len({(demand.key_id, demand.period_id) for demand in demands}) != len(demands):
+        raise InvalidArgument("demands", "two are of the same key and period: add them up")
+    for demand in demands:
+        account_id(demand.account_id, "demands.account_id")
+        text("demands.key_id", demand.key_id, MAX_ID_CHARS, chars_min=1)
+        if PERIOD_ID.fullmatch(demand.period_id) is None:
+            raise InvalidArgument("demands.period_id", "give a day as 2027-01-31, or a month as 2027-01")
+        seq("demands.seq", demand.seq)
+        for name in ("limit_nanousd", "want_nanousd", "min_nanousd", "returned_total_nanousd"):
+            amount(f"demands.{name}", getattr(demand, name))
     return demands

@@ -24,6 +24,7 @@ from usage_svc.events import (
 from usage_svc.funds_store import Account
 from usage_svc.intake import Exceptional
 from usage_svc.key_rate import LimitDemand, LimitShare
+from usage_svc.key_spend import SpendDemand, SpendGrant
 from usage_svc.leases import Demand, Grant
 from usage_svc.reading import Entry, FinishedRequest, UsageSums
 from usage_svc.sessions import Session, SessionId, SessionSummary
@@ -299,4 +300,19 @@ def session_summary_to_pb(summary: SessionSummary) -> pb.SessionSummary:
         reserved_nanousd=summary.reserved_nanousd,
         create_time=moment_us_to_pb(summary.create_time_us),
         heartbeat_time=moment_us_to_pb(summary.heartbeat_time_us),
+    )
+
+
+def spend_demand_from_pb(demand: pb.SpendDemand) -> SpendDemand:
+    return SpendDemand(*(getattr(demand, name) for name in SpendDemand._fields))
+
+
+def spend_grant_to_pb(grant: SpendGrant) -> pb.SpendGrant:
+    return pb.SpendGrant(
+        key_id=grant.key_id,
+        period_id=grant.period_id,
+        outcome=pb.LeaseOutcome.ValueType(grant.outcome),
+        granted_total_nanousd=grant.granted_total_nanousd,
+        near_limit=grant.near_limit,
+        spent_nanousd=grant.spent_nanousd,
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from chassis.database import Database
 from chassis.faults import FailedPrecondition, InvalidArgument, NotFound
-from usage_svc import funds_store, metrics, session_store
+from usage_svc import funds_store, key_spend_store, metrics, session_store
 from usage_svc.driver import Script, write_by_script
 from usage_svc.leases import Demand, Grant, GrantOutcome, Lease, refusal
 from usage_svc.sessions import Session, SessionId, SessionState
@@ -186,6 +186,7 @@ def _release(session: Session, state: SessionState) -> Script[tuple[int, dict[st
     yield (
         funds_store.update_spent(leases),
         funds_store.fold_released(released, settled),
+        key_spend_store.release(session.session_id),
         session_store.end(session.session_id, state, total),
     )
     return total, released

@@ -23,6 +23,8 @@ from usage_svc.convert import (
     record_from_pb,
     session_id_from_pb,
     session_id_to_pb,
+    spend_demand_from_pb,
+    spend_grant_to_pb,
     undrained_to_pb,
 )
 from usage_svc.driver import write_by_script
@@ -37,6 +39,7 @@ from usage_svc.rating import MAX_ID_CHARS
 from usage_svc.recording import Recorder
 from usage_svc.sessions import Opening, Session, SessionId, SessionState
 from usage_svc.signals import Signals
+from usage_svc.spending import Spending
 
 
 class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
@@ -58,6 +61,7 @@ class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
         self._funding = funding
         self._signals = signals
         self._limit_sharing = LimitSharing(database)
+        self._spending = Spending(database)
         self._ttl = duration_to_pb(session_ttl_s)
 
     async def OpenSession(self, request: pb.OpenSessionRequest, context: Any) -> pb.OpenSessionResponse:
@@ -114,6 +118,13 @@ class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
         session_id = bounds.session_id(session_id_from_pb(request.session))
         released = await self._funding.seal(session_id, bounds.seq("end_seq", request.end_seq))
         return pb.SealResponse(released_nanousd=released)
+
+    async def AcquireSpend(self, request: pb.AcquireSpendRequest, context: Any) -> pb.AcquireSpendResponse:
+        session_id = bounds.session_id(session_id_from_pb(request.session))
+        bounds.at_most("demands", len(request.demands), bounds.MAX_DEMANDS)
+        demands = bounds.spend_demands([spend_demand_from_pb(demand) for demand in request.demands])
+        grants = await self._spending.acquire(session_id, demands)
+        return pb.AcquireSpendResponse(grants=map(spend_grant_to_pb, grants))
 
     async def ShareLimits(self, request: pb.ShareLimitsRequest, context: Any) -> pb.ShareLimitsResponse:
         holder_id = bounds.text("holder_id", request.holder_id, MAX_ID_CHARS, chars_min=1)

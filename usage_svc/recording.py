@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from chassis.database import Database
 from chassis.faults import FailedPrecondition, NotFound
 from pricing import Price
-from usage_svc import event_store, funds_store, metrics, prices, session_store
+from usage_svc import event_store, funds_store, key_spend_store, metrics, prices, session_store
 from usage_svc.driver import Query, Script, write_by_script
 from usage_svc.events import Outcome, PriceTerms, Record, Source, UsageEvent, is_newer
 from usage_svc.intake import Exceptional, Intake, Lookups, RecordOutcome, Sifted, sift, take_in
+from usage_svc.key_spend import charges_by_key, spent_in
 from usage_svc.prices import PriceBook
 from usage_svc.rating import MICROSECONDS_PER_DAY
 from usage_svc.sessions import SessionId, SessionState, records_to_skip
@@ -103,7 +104,12 @@ class Recorder:
             for seq, outcome, reason in intake.exceptions
             if outcome is RecordOutcome.QUARANTINED
         ]
-        ((batch_id,),) = (yield [event_store.open_batch(session_id, session.next_seq, now_us)])[0]
+        charges = charges_by_key(intake.events.values())
+        opening = [event_store.open_batch(session_id, session.next_seq, now_us)]
+        if charges:
+            opening.append(key_spend_store.limited(charges))
+        ((batch_id,),), *limited = yield opening
+        spent = spent_in(charges, ((row[0], row[1]) for rows in limited for row in rows))
         yield (
             event_store.insert_price_versions(verdicts.first_seen),
             event_store.delete_events(intake.superseded),
@@ -111,6 +117,7 @@ class Recorder:
             event_store.insert_quarantined(session_id, quarantined, now_us),
             funds_store.update_spent(intake.leases.values()),
             funds_store.apply_changes(intake.accounts),
+            *key_spend_store.post(session_id, spent),
             session_store.advance(session_id, next_seq),
         )
         return Recorded(next_seq, intake.exceptions, intake, verdicts.prices)

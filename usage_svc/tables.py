@@ -325,6 +325,35 @@ class LogDeletionRow(UsageRow, table=True):
     end_time_us: int = Field(sa_type=BigInteger)
 
 
+class KeySpendRow(UsageRow, table=True):
+    """What was charged to a key with a spend limit within one day or month."""
+
+    __tablename__ = "key_spend"
+
+    key_id: str = Field(primary_key=True, sa_type=_ID)
+    period_id: str = Field(primary_key=True, max_length=10)
+    spent_nanousd: int = Field(sa_type=BigInteger)
+    counted_time_us: int = Field(sa_type=BigInteger)  # when it was first counted from the events; 0: not yet
+    is_recounted: bool
+
+
+class KeySpendShareRow(UsageRow, table=True):
+    """What one session has set aside of a key's spend limit. Gone once the session is sealed."""
+
+    __tablename__ = "key_spend_share"
+    __table_args__ = (Index("key_spend_share_key", "key_id", "period_id"),)
+
+    spool_uuid: str = Field(primary_key=True, sa_type=_ID)
+    incarnation: int = Field(primary_key=True, sa_type=BigInteger)
+    key_id: str = Field(primary_key=True, sa_type=_ID)
+    period_id: str = Field(primary_key=True, max_length=10)
+    granted_nanousd: int = Field(sa_type=BigInteger)
+    returned_nanousd: int = Field(sa_type=BigInteger)
+    settled_nanousd: int = Field(sa_type=BigInteger)
+    seq: int = Field(sa_type=BigInteger)
+    near_limit: bool
+
+
 class FinishedWriteRow(UsageRow, WriteRowFields, table=True):
     """First answers of operators' writes, see chassis/once.py."""
 

@@ -85,6 +85,13 @@ ERRORS: Mapping[str, ErrorRow] = MappingProxyType(
             "the account's funds are used up",
             "The account's balance is used up. {how_to_top_up}",
         ),
+        "spend_limit_reached": ErrorRow(
+            402,
+            "insufficient_quota",
+            "SPEND_LIMIT_REACHED",
+            "the key's own spend limit is used up for this day or month, whatever its account has",
+            "The spend limit of this API key is used up for this {period} (UTC). Raise the limit, or use another key.",
+        ),
         "permission_denied": ErrorRow(
             403,
             "permission_error",

@@ -98,6 +98,10 @@ def insufficient_balance(how_to_top_up: str) -> RequestError:
     return RequestError("insufficient_balance", message)
 
 
+def spend_limit_reached(period: str) -> RequestError:
+    return RequestError("spend_limit_reached", ERRORS["spend_limit_reached"].message.format(period=period))
+
+
 def permission_denied(detail: str) -> RequestError:
     return RequestError("permission_denied", detail)
 

@@ -35,6 +35,7 @@ EXAMPLES: dict[str, Callable[[], RequestError]] = {
     "upgrade_required": errors.upgrade_required,
     "headers_too_large": errors.headers_too_large,
     "too_many_failed_keys": lambda: errors.too_many_failed_keys(3),
+    "spend_limit_reached": lambda: errors.spend_limit_reached("day"),
     "tokens_over_limit": lambda: errors.tokens_over_limit(700, 600),
     "rate_limited": lambda: errors.rate_limited("Sixty a minute.", 7),
     "funds_reserved": lambda: errors.funds_reserved(2),

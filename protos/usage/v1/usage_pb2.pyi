@@ -730,6 +730,154 @@ class RecallResponse(_message.Message):
 Global___RecallResponse: _TypeAlias = RecallResponse  # noqa: Y015
 
 @_typing.final
+class SpendDemand(_message.Message):
+    """A wish for a part of a key's spend limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    PERIOD_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_NANOUSD_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    WANT_NANOUSD_FIELD_NUMBER: _builtins.int
+    MIN_NANOUSD_FIELD_NUMBER: _builtins.int
+    RETURNED_TOTAL_NANOUSD_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """Who pays."""
+    key_id: _builtins.str
+    """Whose limit."""
+    period_id: _builtins.str
+    """Of which period: `2027-01-31` for a day of UTC, `2027-01` for a month. That of the admissions that it is for, by the
+    edge's clock; a request counts in the period of its admit_time.
+    """
+    limit_nanousd: _builtins.int
+    """The limit, as the edge was told it."""
+    seq: _builtins.int
+    """Counts the demands of this session, key and period from 1. A repeat gets the same answer and draws nothing."""
+    want_nanousd: _builtins.int
+    """As much as this, if it can be had."""
+    min_nanousd: _builtins.int
+    """Nothing if less than this can be had; 0 where something is only given back."""
+    returned_total_nanousd: _builtins.int
+    """All that this session has given back of this key and period so far."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        period_id: _builtins.str = ...,
+        limit_nanousd: _builtins.int = ...,
+        seq: _builtins.int = ...,
+        want_nanousd: _builtins.int = ...,
+        min_nanousd: _builtins.int = ...,
+        returned_total_nanousd: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "key_id", b"key_id", "limit_nanousd", b"limit_nanousd", "min_nanousd", b"min_nanousd", "period_id", b"period_id", "returned_total_nanousd", b"returned_total_nanousd", "seq", b"seq", "want_nanousd", b"want_nanousd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpendDemand: _TypeAlias = SpendDemand  # noqa: Y015
+
+@_typing.final
+class SpendGrant(_message.Message):
+    """The answer to a SpendDemand."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    PERIOD_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    GRANTED_TOTAL_NANOUSD_FIELD_NUMBER: _builtins.int
+    NEAR_LIMIT_FIELD_NUMBER: _builtins.int
+    SPENT_NANOUSD_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """As in the demand."""
+    period_id: _builtins.str
+    """As in the demand."""
+    outcome: Global___LeaseOutcome.ValueType
+    """How it ended: GRANTED, FUNDS_USED_UP (until the period ends) or FUNDS_HELD."""
+    granted_total_nanousd: _builtins.int
+    """All that this session was granted of this key and period so far."""
+    near_limit: _builtins.bool
+    """Whether the limit is near: then what is free goes back as soon as a request ends."""
+    spent_nanousd: _builtins.int
+    """What was charged within the period so far, by any edge."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        period_id: _builtins.str = ...,
+        outcome: Global___LeaseOutcome.ValueType = ...,
+        granted_total_nanousd: _builtins.int = ...,
+        near_limit: _builtins.bool = ...,
+        spent_nanousd: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["granted_total_nanousd", b"granted_total_nanousd", "key_id", b"key_id", "near_limit", b"near_limit", "outcome", b"outcome", "period_id", b"period_id", "spent_nanousd", b"spent_nanousd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpendGrant: _TypeAlias = SpendGrant  # noqa: Y015
+
+@_typing.final
+class AcquireSpendRequest(_message.Message):
+    """See MeteringService.AcquireSpend."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    DEMANDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session:
+        """Who asks."""
+
+    @_builtins.property
+    def demands(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpendDemand]:
+        """At most 1000, of one key and period each."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+        demands: _abc.Iterable[Global___SpendDemand] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demands", b"demands", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcquireSpendRequest: _TypeAlias = AcquireSpendRequest  # noqa: Y015
+
+@_typing.final
+class AcquireSpendResponse(_message.Message):
+    """See MeteringService.AcquireSpend."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpendGrant]:
+        """One per demand, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        grants: _abc.Iterable[Global___SpendGrant] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcquireSpendResponse: _TypeAlias = AcquireSpendResponse  # noqa: Y015
+
+@_typing.final
 class LimitDemand(_message.Message):
     """What an edge needs of one key's limits. Of a limit that the key does not have, everything is 0."""
 

@@ -65,6 +65,11 @@ class MeteringServiceStub:
                 request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.SealRequest.SerializeToString,
                 response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.SealResponse.FromString,
                 _registered_method=True)
+        self.AcquireSpend = channel.unary_unary(
+                '/tollgate.usage.v1.MeteringService/AcquireSpend',
+                request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.AcquireSpendRequest.SerializeToString,
+                response_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.AcquireSpendResponse.FromString,
+                _registered_method=True)
         self.ShareLimits = channel.unary_unary(
                 '/tollgate.usage.v1.MeteringService/ShareLimits',
                 request_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.ShareLimitsRequest.SerializeToString,
@@ -140,6 +145,14 @@ class MeteringServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AcquireSpend(self, request, context):
+        """Sets parts of keys' spend limits aside for a session, for many keys in one call, as Acquire does funds: a hold of a key
+        with a spend limit draws on both. FAILED_PRECONDITION with reason SESSION_FENCED. docs/limits.md states the protocol.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ShareLimits(self, request, context):
         """Hands an edge its shares of the rates of keys, for many keys in one call, about once a second while they are in use.
         docs/limits.md states the protocol. Needs no session: rates are not money.
@@ -204,6 +217,11 @@ def add_MeteringServiceServicer_to_server(servicer, server):
                     servicer.Seal,
                     request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.SealRequest.FromString,
                     response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.SealResponse.SerializeToString,
+            ),
+            'AcquireSpend': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcquireSpend,
+                    request_deserializer=protos_dot_usage_dot_v1_dot_usage__pb2.AcquireSpendRequest.FromString,
+                    response_serializer=protos_dot_usage_dot_v1_dot_usage__pb2.AcquireSpendResponse.SerializeToString,
             ),
             'ShareLimits': grpc.unary_unary_rpc_method_handler(
                     servicer.ShareLimits,
@@ -389,6 +407,33 @@ class MeteringService:
             '/tollgate.usage.v1.MeteringService/Seal',
             protos_dot_usage_dot_v1_dot_usage__pb2.SealRequest.SerializeToString,
             protos_dot_usage_dot_v1_dot_usage__pb2.SealResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcquireSpend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.usage.v1.MeteringService/AcquireSpend',
+            protos_dot_usage_dot_v1_dot_usage__pb2.AcquireSpendRequest.SerializeToString,
+            protos_dot_usage_dot_v1_dot_usage__pb2.AcquireSpendResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,10 @@ class MeteringServiceStub:
     """Says that a spool holds nothing more: what its leases still reserve is released. FAILED_PRECONDITION with reason
     SPOOL_NOT_INGESTED while the cursor is not behind the last record. A repeat returns the first answer.
     """
+    AcquireSpend: _grpc.UnaryUnaryMultiCallable[_usage_pb2.AcquireSpendRequest, _usage_pb2.AcquireSpendResponse]
+    """Sets parts of keys' spend limits aside for a session, for many keys in one call, as Acquire does funds: a hold of a key
+    with a spend limit draws on both. FAILED_PRECONDITION with reason SESSION_FENCED. docs/limits.md states the protocol.
+    """
     ShareLimits: _grpc.UnaryUnaryMultiCallable[_usage_pb2.ShareLimitsRequest, _usage_pb2.ShareLimitsResponse]
     """Hands an edge its shares of the rates of keys, for many keys in one call, about once a second while they are in use.
     docs/limits.md states the protocol. Needs no session: rates are not money.
@@ -101,6 +105,10 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     Seal: _aio.UnaryUnaryMultiCallable[_usage_pb2.SealRequest, _usage_pb2.SealResponse]  # type: ignore[assignment]
     """Says that a spool holds nothing more: what its leases still reserve is released. FAILED_PRECONDITION with reason
     SPOOL_NOT_INGESTED while the cursor is not behind the last record. A repeat returns the first answer.
+    """
+    AcquireSpend: _aio.UnaryUnaryMultiCallable[_usage_pb2.AcquireSpendRequest, _usage_pb2.AcquireSpendResponse]  # type: ignore[assignment]
+    """Sets parts of keys' spend limits aside for a session, for many keys in one call, as Acquire does funds: a hold of a key
+    with a spend limit draws on both. FAILED_PRECONDITION with reason SESSION_FENCED. docs/limits.md states the protocol.
     """
     ShareLimits: _aio.UnaryUnaryMultiCallable[_usage_pb2.ShareLimitsRequest, _usage_pb2.ShareLimitsResponse]  # type: ignore[assignment]
     """Hands an edge its shares of the rates of keys, for many keys in one call, about once a second while they are in use.
@@ -177,6 +185,16 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_usage_pb2.SealResponse, _abc.Awaitable[_usage_pb2.SealResponse]]:
         """Says that a spool holds nothing more: what its leases still reserve is released. FAILED_PRECONDITION with reason
         SPOOL_NOT_INGESTED while the cursor is not behind the last record. A repeat returns the first answer.
+        """
+
+    @_abc_1.abstractmethod
+    def AcquireSpend(
+        self,
+        request: _usage_pb2.AcquireSpendRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.AcquireSpendResponse, _abc.Awaitable[_usage_pb2.AcquireSpendResponse]]:
+        """Sets parts of keys' spend limits aside for a session, for many keys in one call, as Acquire does funds: a hold of a key
+        with a spend limit draws on both. FAILED_PRECONDITION with reason SESSION_FENCED. docs/limits.md states the protocol.
         """
 
     @_abc_1.abstractmethod
