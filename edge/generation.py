@@ -92,7 +92,7 @@ class Generator:
 
     async def generate(self, resource: str, request: Request, record: RequestRecord) -> Sent:
         """POST to one of the two resources."""
-        grant = held_grant(request.headers, self._keys) or await grant_of(
+        grant = held_grant(request, self._keys) or await grant_of(
             request, self._keys, self._addresses, record.request_id
         )
         record.account_id, record.key_prefix = grant.account_id, grant.public_prefix

@@ -2,7 +2,7 @@
 
 from multidict import CIMultiDictProxy
 
-from chassis.secret_token import well_formed
+from chassis.secret_token import digest, well_formed
 from edge.access.key_cache import Grant, KeyCache
 from edge.http.protocol import Request
 from edge.limits.addresses import Addresses
@@ -29,13 +29,19 @@ def secret_from(headers: CIMultiDictProxy[str]) -> str:
     return value[7:].strip()
 
 
-def held_grant(headers: CIMultiDictProxy[str], keys: KeyCache) -> Grant | None:
+def held_grant(request: Request, keys: KeyCache) -> Grant | None:
     """What the request's key allows, if that is known here.
+
+    A connection is nearly always one client's with one key: its digest is computed once, and looked up each time.
 
     Raises:
         RequestError: 401, as `secret_from`.
     """
-    return keys.held(secret_from(headers))
+    connection, values = request.connection, request.headers.getall("Authorization", ())
+    if connection.authorization != values:
+        connection.key_digest = digest(secret_from(request.headers))
+        connection.authorization = values
+    return keys.held_by(connection.key_digest)
 
 
 async def grant_of(request: Request, keys: KeyCache, addresses: Addresses, request_id: str) -> Grant:

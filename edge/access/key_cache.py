@@ -122,7 +122,11 @@ class KeyCache:
 
     def held(self, secret: str) -> Grant | None:
         """The grant of a key if it is known, fresh and not expired; else ask `fetch`."""
-        grant = self._grants.get(digest(secret))
+        return self.held_by(digest(secret))
+
+    def held_by(self, key_digest: bytes) -> Grant | None:
+        """The same, of a key whose digest is known."""
+        grant = self._grants.get(key_digest)
         if grant is None or self._clock.monotonic() - self._proven_at > self._max_age_s:
             return None
         if grant.expire_time_s != _NEVER and self._clock.now().timestamp() >= grant.expire_time_s:

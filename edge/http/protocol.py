@@ -12,7 +12,7 @@ tests/stack/test_http_surface.py holds every behaviour.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 from aiohttp import web
@@ -81,13 +81,16 @@ class Request:
 class Connection(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("_bounds", "_drained", "_is_counted", "closing", "listener", "peer")
+    __slots__ = ("_bounds", "_drained", "_is_counted", "authorization", "closing", "key_digest", "listener", "peer")
 
     def __init__(self, server: "Server", **options: Any) -> None:
         super().__init__(server, **options)
         self._bounds = server.bounds
         self._is_counted = False
         self.peer = ""  # the other end's address
+        # Of the last request that had a key: its header, and the key's digest.
+        self.authorization: Sequence[str] = ()
+        self.key_digest = b""
         self.listener: ConnectionListener | None = None
         self.closing = False
         self._drained: asyncio.Future[None] | None = None

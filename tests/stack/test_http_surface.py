@@ -301,3 +301,27 @@ async def test_two_hundred_connections_at_once_are_served(stack: Stack, client: 
     answers = await asyncio.gather(*(client.chat(chat(max_tokens=1)) for _ in range(200)))
     assert {answer.status for answer in answers} == {200}
     await eventually(lambda: stack.settled(customer, 200))
+
+
+async def test_each_request_of_a_connection_is_judged_by_its_own_key(stack: Stack, client: Client) -> None:
+    poor = await stack.customer(usd=0)
+    body = json.dumps(chat()).encode()
+    both = [("Authorization", f"Bearer {client.secret}"), ("Authorization", f"Bearer {poor.secret}")]
+    presented: list[tuple[list[tuple[str, str]], int]] = [
+        (both[:1], 200),
+        ([("Authorization", "Bearer tg_nothing")], 401),
+        (both[1:], 402),
+        (both, 401),
+        (both[:1], 200),
+        ([("Authorization", "")], 401),
+    ]
+    async with client.connected() as connection:
+        for headers, status in presented:
+            await connection.send(client.request("POST", CHAT, body, [("Content-Type", "application/json"), *headers]))
+            answer = await connection.whole()
+            assert answer.status == status
+            if answer.header("connection") == "close":
+                break
+        else:
+            return
+    raise AssertionError("the connection was closed before all keys were tried")
