@@ -50,6 +50,7 @@ class ChangeFeed:
         self._recent = RecentChanges(revision, RECENT_MAX)
         self._confirm_time_s = clock.monotonic()
         self._reachable = True
+        self._seen_version: int | None = None  # of the database, when all of it was in `_recent`
         self._polling = asyncio.Lock()
         self._poll_now = asyncio.Event()
         self._news = asyncio.Event()
@@ -116,8 +117,8 @@ class ChangeFeed:
     async def _poll(self) -> None:
         async with self._polling:  # watchers that start poll too, and two must not add the same changes
             asked_s = self._clock.monotonic()
-            before = self._recent.revision
-            while True:
+            before, version = self._recent.revision, self._database.data_version()
+            while version is None or version != self._seen_version:
                 async with self._database.read() as session:
                     history = await store.changes_after(session, self._recent.revision, BATCH_MAX)
                 if not is_complete(self._recent.revision, history):
@@ -126,6 +127,7 @@ class ChangeFeed:
                 elif history.changes:
                     self._recent.extend(history.changes)
                 if len(history.changes) < BATCH_MAX:
+                    self._seen_version = version
                     break
             if not self._reachable:
                 _log.info("database found again", revision=self._recent.revision)

@@ -57,11 +57,17 @@ class CatalogStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._number = 0
+        self._numbered_version: int | None = None  # of the database, when it was asked for the number
 
     async def newest_number(self) -> int:
         """0 before the first snapshot."""
-        async with self._database.read() as session:
-            return await _number(session)
+        version = self._database.data_version()
+        if version is None or version != self._numbered_version:
+            async with self._database.read() as session:
+                self._number = await _number(session)
+            self._numbered_version = version
+        return self._number
 
     async def newest_snapshot(self) -> StoredSnapshot | None:
         async with self._database.read() as session:

@@ -77,6 +77,7 @@ class Database:
         self.engine = engine
         self._writing = engine.execution_options(writes=True)
         self._sqlite_writer = SqliteWriter(self._connect_to_sqlite) if self.is_sqlite else None
+        self._version_reader: sqlite3.Connection | None = None
 
     @property
     def is_sqlite(self) -> bool:
@@ -88,6 +89,8 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         if self._sqlite_writer is not None:
             await self._sqlite_writer.close()
+        if self._version_reader is not None:
+            self._version_reader.close()
         await self.engine.dispose()
 
     @asynccontextmanager
@@ -149,6 +152,22 @@ class Database:
         assert self._sqlite_writer is not None, "the database is not SQLite"
         with _unreachable_is_unavailable():
             return await self._sqlite_writer.write(work)
+
+    def data_version(self) -> int | None:
+        """A number that is another one after anybody has written to an SQLite file; None on PostgreSQL, which has none.
+
+        So that who polls need not ask what he knows: a query costs 4 ms of CPU there, this some microseconds of memory
+        that all processes share (https://www.sqlite.org/pragma.html#pragma_data_version).
+
+        Raises:
+            Unavailable: the file cannot be read.
+        """
+        if not self.is_sqlite:
+            return None
+        with _unreachable_is_unavailable():
+            if self._version_reader is None:
+                self._version_reader = self._connect_to_sqlite()
+            return int(self._version_reader.execute("PRAGMA data_version").fetchone()[0])
 
     async def empty_sqlite_wal(self) -> bool:
         """Moves the write-ahead log into the file and cuts it to nothing, so that nothing deleted goes on standing in
