@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import asyncpg
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -199,7 +200,7 @@ class _unreachable_is_unavailable:  # noqa: N801 - reads as a phrase where it is
     """Turns a lost or refused connection into a fault; everything else passes.
 
     While it connects, the system's own exceptions (a refused port, a missing socket, an unknown host) come through as
-    they are; the database's come wrapped, with its SQLSTATE.
+    they are, and the driver's where the server ended in between; the database's come wrapped, with its SQLSTATE.
     """
 
     def __enter__(self) -> None:
@@ -211,5 +212,5 @@ class _unreachable_is_unavailable:  # noqa: N801 - reads as a phrase where it is
         state = str(getattr(cause, "sqlstate", ""))
         refused = state in _UNREACHABLE_SQLSTATES or state.startswith("08")
         busy = isinstance(error, DBAPIError | sqlite3.OperationalError) and "database is locked" in str(cause)
-        if lost or refused or busy or isinstance(error, OSError | PoolTimeout):
+        if lost or refused or busy or isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError):
             raise Unavailable("DATABASE_UNREACHABLE", "the database cannot be reached; try again") from error

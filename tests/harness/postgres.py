@@ -51,6 +51,7 @@ class PostgresServer:
         # Where nobody reaps orphans, the dead stay as zombies.
         eventually_sync(lambda: not any(map(_is_alive, processes)), 10)
         (self._server.pgdata / "postmaster.pid").unlink()
+        (self.socket_dir / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
 
     def start(self) -> None:
         """Starts it again after `kill`, on the same socket.
