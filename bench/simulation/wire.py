@@ -3,8 +3,10 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+
+import grpc
 
 _LATENCY_S = (0.001, 0.004)
 
@@ -28,11 +30,40 @@ class Wire:
         await asyncio.sleep(self._dice.uniform(*_LATENCY_S))
         return await getattr(self._servicer, method)(request, None)
 
+    def watch(self, method: str, request: Any) -> AsyncIterator[Any]:
+        messages: AsyncIterator[Any] = getattr(self._servicer, method)(request, None)
+        return messages
+
 
 class _Stub:
     def __init__(self, wire: Wire) -> None:
         for method in ("OpenSession", "Heartbeat", "Acquire", "RecordUsage", "Seal"):
             setattr(self, method, _Unary(method, wire.call))
+        self.Recall = _Watch("Recall", wire.watch)
+
+
+class _Watch:
+    """What chassis.client.watch expects of one."""
+
+    def __init__(self, method: str, watch: Callable[[str, Any], AsyncIterator[Any]]) -> None:
+        self._method, self._watch = method, watch
+
+    def __call__(self, request: Any, **_: Any) -> "_Messages":
+        return _Messages(self._watch(self._method, request))
+
+
+class _Messages:
+    def __init__(self, messages: AsyncIterator[Any]) -> None:
+        self._messages = messages
+
+    async def read(self) -> Any:
+        try:
+            return await anext(self._messages)
+        except StopAsyncIteration:
+            return grpc.aio.EOF
+
+    def cancel(self) -> None:
+        return None
 
 
 class _Unary:
