@@ -27,8 +27,10 @@ from edge.limits.addresses import Addresses
 from edge.limits.limiter import Limiter
 from edge.limits.spend import SpendBook
 from edge.listing import Listing
+from edge.logs.keeper import LogKeeper, LogSettings
 from edge.management.caller import Callers
 from edge.management.keys import Keys
+from edge.management.logs import Logs
 from edge.management.routes import ManagementRoutes
 from edge.management.spending import Spending
 from edge.metering.adoption import Adopter
@@ -129,6 +131,7 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
             rpc_timeout_s=configured.rpc_timeout_s,
         )
     )
+    logs = await stack.enter_async_context(LogKeeper(log_settings(configured), metering, clock, process))
     limiter = Limiter(
         metering,
         clock,
@@ -151,7 +154,7 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
     access_log = AccessLog(configured.access_log)
     stack.callback(access_log.flush)
     generator = Generator(
-        configured, clock, keys, addresses, catalog, meter, limiter, spending, upstreams, watchdog, idempotency
+        configured, clock, keys, addresses, catalog, meter, limiter, spending, upstreams, watchdog, idempotency, logs
     )
     readiness = Readiness(clock, keys, catalog, meter)
     listing = Listing(clock, keys, addresses, catalog, configured.models_public)
@@ -166,6 +169,7 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
             configured.body_timeout_s,
         ),
         Spending(callers, clock, usage_reader),
+        Logs(callers, usage_pb2_grpc.LogServiceStub(usage)),
     )
     app = App(generator, listing, management, readiness, access_log, configured.client_stall_s)
     for name, work in (
@@ -257,6 +261,19 @@ def metering_settings(configured: EdgeSettings) -> MeteringSettings:
         ship_linger_s=configured.ship_linger_s,
         ship_batch_max=configured.ship_batch_max,
         session_margin_s=configured.session_margin_s,
+        rpc_timeout_s=configured.rpc_timeout_s,
+    )
+
+
+def log_settings(configured: EdgeSettings) -> LogSettings:
+    """The part of the settings that logs need."""
+    return LogSettings(
+        folder=configured.data_dir / "logs",
+        body_bytes_max=configured.log_body_bytes_max,
+        retention_days=configured.log_retention_days,
+        spool_bytes_max=configured.log_spool_bytes_max,
+        memory_bytes_max=configured.log_memory_bytes_max,
+        free_bytes_min=configured.spool_bytes_max,
         rpc_timeout_s=configured.rpc_timeout_s,
     )
 

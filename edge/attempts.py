@@ -9,6 +9,7 @@ from edge.bill import Bill
 from edge.http.body import ClientGone
 from edge.http.protocol import Connection
 from edge.http.record import CLIENT_GONE_STATUS
+from edge.logs.capture import Capture
 from edge.openai import errors
 from edge.openai.ask import CONTINUOUS_USAGE, INCLUDE_USAGE, Ask
 from edge.openai.errors import RequestError
@@ -42,6 +43,7 @@ class Plan(NamedTuple):
     bill: Bill
     connection: Connection
     claim: "Claim | None" = None  # of the request's idempotency key, if it has one
+    capture: Capture | None = None  # what its key logs of it, if it logs
 
 
 def meant_for_us(status: int) -> bool:

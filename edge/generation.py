@@ -28,12 +28,14 @@ from edge.limits.addresses import Addresses
 from edge.limits.headers import rate_headers
 from edge.limits.limiter import Limiter
 from edge.limits.spend import SpendBook
+from edge.logs.keeper import LogKeeper
+from edge.logs.logged_relay import LoggedRelay
 from edge.metering.meter import Meter
 from edge.metering.refusals import MeteringRefusal
 from edge.openai import errors
 from edge.openai.ask import Ask, asks_continuous_usage
 from edge.openai.chat import read_chat
-from edge.openai.errors import RequestError
+from edge.openai.errors import RequestError, error_body
 from edge.openai.responses import read_responses
 from edge.refusal_errors import error_from_refusal
 from edge.routing.catalog_watch import CatalogWatch
@@ -42,7 +44,7 @@ from edge.routing.snapshot import CHAT, RESPONSES, Deployment, Model
 from edge.settings import EdgeSettings
 from edge.upstream.connection import Call, Failure
 from edge.upstream.drains import Drains
-from edge.upstream.relay import STREAM_HEADERS, Relay
+from edge.upstream.relay import Relay, no_buffering
 from edge.upstream.text_size import answer_text_bytes
 from edge.upstream.upstreams import Upstreams, forwarded_headers, passed_headers
 from edge.upstream.usage_tap import Carry, EventTooLarge, StreamTap, chat_tap, responses_tap, usage_from_body
@@ -73,11 +75,13 @@ class Generator:
         upstreams: Upstreams,
         watchdog: Watchdog,
         idempotency: Idempotency,
+        logs: LogKeeper,
     ) -> None:
         self._settings, self._clock = settings, clock
         self._keys, self._addresses, self._catalog, self._meter = keys, addresses, catalog, meter
         self._limiter, self._spending = limiter, spending
         self._watchdog, self._idempotency = watchdog, idempotency
+        self._logs = logs
         self._health = Health()
         self._attempts = Attempts(upstreams, self._health)
         self._drains = Drains(settings.abandoned_drains_max)
@@ -128,7 +132,8 @@ class Generator:
             if claim is not None:
                 claim.close(None)
             raise
-        plan = Plan(ask, resource, model, deployments, headers, bill, request.connection, claim)
+        capture = None if grant.logging is None else self._logs.begin(record, grant, RESOURCE_TO_PB[resource], ask)
+        plan = Plan(ask, resource, model, deployments, headers, bill, request.connection, claim, capture)
         self.open_requests += 1
         self._idle.clear()
         try:
@@ -137,7 +142,13 @@ class Generator:
             if ask.stream:
                 return await self._stream(request, record, plan)
             return await self._whole(request, record, plan)
+        except RequestError as error:
+            if capture is not None:
+                capture.answered(error.status, error_body(error))
+            raise
         finally:
+            if capture is not None:
+                capture.end()
             # Whatever went wrong above: an admitted request gets exactly one outcome.
             if not bill.settled:
                 await bill.settle_nothing(500, usage_pb2.ENDING_UPSTREAM_FAILED)
@@ -267,6 +278,8 @@ class Generator:
         answer = Answer(call.status, body, content_type, [pair for pair in headers if pair[0] != "content-type"])
         if plan.claim is not None:
             plan.claim.keep(answer)
+        if plan.capture is not None:
+            plan.capture.answered(call.status, body)
         return simple_answer(request, answer, request_id=record.request_id)
 
     # -- a stream --
@@ -274,7 +287,8 @@ class Generator:
     async def _stream(self, request: Request, record: RequestRecord, plan: Plan) -> Sent:
         settings, now_s = self._settings, time.monotonic()
         tap = _tap(plan.ask, settings.event_bytes_max)
-        relay = Relay(
+        make_relay = Relay if plan.capture is None else partial(LoggedRelay, plan.capture)
+        relay = make_relay(
             request,
             tap,
             record.request_id,
@@ -313,7 +327,7 @@ class Generator:
         if bill.continuous_usage and not asks_continuous_usage(plan.ask):
             tap.withhold_running_usage()
         failure: Failure | None = None
-        relay.follow(call, [*passed_headers(call.headers), *_no_buffering(call)])
+        relay.follow(call, [*passed_headers(call.headers), *no_buffering(call)])
         try:
             await call.end()
             self._attempts.worked(plan, call)
@@ -386,11 +400,3 @@ def _tap(ask: Ask, event_bytes_max: int) -> StreamTap:
     if ask.resource == "responses":
         return responses_tap(event_bytes_max)
     return chat_tap(_CARRY[ask.include_usage], ask.n, event_bytes_max)
-
-
-def _no_buffering(call: Call) -> Sequence[tuple[str, str]]:
-    """Tells proxies in front of us (nginx) to pass events on as they come."""
-    headers: list[tuple[str, str]] = [("x-accel-buffering", "no")]
-    if not call.header("cache-control"):
-        headers.append(STREAM_HEADERS[1])
-    return headers

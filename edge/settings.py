@@ -126,6 +126,23 @@ class EdgeSettings(ProcessSettings):
         5.0, description="Admission ends this long before usage_svc may think that this edge is lost."
     )
 
+    log_body_bytes_max: Annotated[int, Field(ge=1, le=4 * 1024 * 1024)] = Field(
+        1024 * 1024,
+        description="How much is kept of a captured input, of an output, of a raw stream; what is left out is marked.",
+    )
+    log_retention_days: Annotated[int, Field(ge=1, le=3650)] = Field(
+        30, description="For how long captured inputs and outputs are kept where their key does not say."
+    )
+    log_spool_bytes_max: Bytes = Field(
+        256 * 1024 * 1024,
+        description="Largest spool of captured inputs and outputs on disk, while usage_svc is away; what comes then is "
+        "dropped. They are also dropped while less than spool_bytes_max is free on the disk.",
+    )
+    log_memory_bytes_max: Bytes = Field(
+        128 * 1024 * 1024,
+        description="Most memory for captured inputs and outputs that are not on disk yet; beyond it they are cut.",
+    )
+
     endpoint_lag_s: Annotated[float, Field(ge=0)] = Field(
         5.0, description="After SIGTERM: how long to go on accepting while load balancers learn that we are not ready."
     )

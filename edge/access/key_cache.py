@@ -44,6 +44,15 @@ class SpendLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Logging:
+    """What is kept of a key's requests; 0 days: as the operator says."""
+
+    inputs: bool
+    outputs: bool
+    retention_days: int
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """What a working key allows, ready for the hot path."""
 
@@ -58,6 +67,7 @@ class Grant:
     log_outputs: bool = False  # answers may be kept
     limits: Limits | None = None
     spend_limit: SpendLimit | None = None
+    logging: Logging | None = None  # nothing is kept of most keys' requests
 
     def may_use(self, model_id: str) -> bool:
         """Whether the key's allow-list covers a model."""
@@ -81,6 +91,9 @@ def grant_from_pb(pb: auth_pb2.KeyGrant) -> Grant:
         limits=_limits_from_pb(pb.limits) if pb.HasField("limits") else None,
         spend_limit=SpendLimit(pb.spend_limit.limit_nanousd, pb.spend_limit.period)
         if pb.HasField("spend_limit")
+        else None,
+        logging=Logging(pb.log_inputs, pb.log_outputs, pb.log_retention_days)
+        if pb.log_inputs or pb.log_outputs
         else None,
     )
 

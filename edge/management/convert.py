@@ -23,7 +23,7 @@ _PERIODS: Mapping[Literal["day", "month"], auth_pb2.SpendPeriod.ValueType] = {
     "month": auth_pb2.SPEND_PERIOD_MONTH,
 }
 _PATHS = {"expires_at": "expire_time", "models": "allowed_models", "retention_days": "log_retention_days"}
-_ENDPOINTS = {
+ENDPOINTS = {
     usage_pb2.RESOURCE_CHAT_COMPLETIONS: "/v1/chat/completions",
     usage_pb2.RESOURCE_RESPONSES: "/v1/responses",
 }
@@ -197,7 +197,7 @@ def request_from_pb(summary: usage_pb2.RequestSummary) -> shapes.FinishedRequest
         id=event.request_id,
         created_at=event.admit_time.seconds,
         completed_at=event.end_time.seconds,
-        endpoint=_ENDPOINTS.get(event.resource, ""),
+        endpoint=ENDPOINTS.get(event.resource, ""),
         model=event.model_id,
         key_id=event.key_id,
         status=event.status_code,

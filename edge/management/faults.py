@@ -61,6 +61,8 @@ def request_error(fault: Fault) -> RequestError:
             return refusals.too_many_keys(fault.message)
         case ResourceExhausted(reason="TOO_MANY_ROWS"):
             return errors.invalid_request(f"The answer would have {fault.message}.", param="group_by")
+        case ResourceExhausted(reason="TOO_MANY_DELETIONS"):
+            return errors.invalid_request(f"{fault.message[:1].upper()}{fault.message[1:]}.")
         case Unavailable() | DeadlineExceeded() | Unimplemented():
             _log.warning("management waits for a service", reason=fault.reason)
             return errors.unavailable("This cannot be asked or changed right now.", retry_after_s=RETRY_AFTER_S)

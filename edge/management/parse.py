@@ -127,6 +127,16 @@ class Query:
         return found
 
 
+def require_order(start: datetime | None, end: datetime | None) -> None:
+    """`from` and `to` of a query.
+
+    Raises:
+        RequestError: 400: the end is before the start.
+    """
+    if start is not None and end is not None and start > end:
+        raise errors.invalid_request("`to` is before `from`.", param="to")
+
+
 def moment_from_text(text: str) -> datetime | None:
     """A moment as a query gives it; None for what is none."""
     if re.fullmatch("[0-9]{1,12}", text):

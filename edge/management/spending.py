@@ -13,7 +13,7 @@ from edge.http.protocol import Request
 from edge.http.record import RequestRecord
 from edge.management import convert, refusals, shapes
 from edge.management.caller import Callers
-from edge.management.parse import ID_CHARS_MAX, MODEL_ID_CHARS_MAX, Query
+from edge.management.parse import ID_CHARS_MAX, MODEL_ID_CHARS_MAX, Query, require_order
 from edge.openai import errors
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 
@@ -78,7 +78,7 @@ class Spending:
         query = Query(request.query, ("from", "to", "group_by", "model", "key"))
         start, end = query.moment("from"), query.moment("to")
         start = self._default_start(end) if start is None else start
-        _require_order(start, end)
+        require_order(start, end)
         group_by = query.choices("group_by", _GROUPINGS)
         if len(_PERIODS_S.keys() & set(group_by)) > 1:
             raise errors.invalid_request("`group_by`: give `day` or `hour`, not both.", param="group_by")
@@ -104,7 +104,7 @@ class Spending:
         manager = await self._callers.manager(request, record)
         query = Query(request.query, ("limit", "after", "from", "to", "model", "key", "errors"))
         start, end = query.moment("from"), query.moment("to")
-        _require_order(start, end)
+        require_order(start, end)
         asked = usage_pb2.ListRequestsRequest(
             account_id=manager.account_id,
             page_size=query.page_size(),
@@ -141,11 +141,6 @@ class Spending:
             return (end or self._clock.now()) - timedelta(days=USAGE_DAYS_DEFAULT)
         except OverflowError:  # nothing is older
             return datetime.min.replace(tzinfo=self._clock.now().tzinfo)
-
-
-def _require_order(start: datetime | None, end: datetime | None) -> None:
-    if start is not None and end is not None and start > end:
-        raise errors.invalid_request("`to` is before `from`.", param="to")
 
 
 def _wants_csv(request: Request) -> bool:

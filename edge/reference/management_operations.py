@@ -153,4 +153,27 @@ MANAGEMENT_PATHS: Json = {
             "get_request", "One finished request", json_content(ref("FinishedRequest")), (*READ_ERRORS, "404")
         ),
     },
+    "/v1/logs": {
+        "get": _operation(
+            "list_logs",
+            "What is kept of inputs and outputs, newest first, without the bodies",
+            json_content(ref("LogList")),
+            READ_ERRORS,
+            parameters=[_LIMIT, _AFTER, _FROM, _TO, _MODEL, _KEY],
+        ),
+        "delete": _operation(
+            "delete_logs",
+            "Delete the logs of a time, those on their way included; give `from`, `to` or both",
+            json_content(ref("LogsDeleted")),
+            READ_ERRORS,
+            parameters=[_FROM, _TO],
+        ),
+    },
+    "/v1/logs/{id}": {
+        "parameters": [_id("request")],
+        "get": _operation("get_log", "One log with its bodies", json_content(ref("Log")), (*READ_ERRORS, "404")),
+        "delete": _operation(
+            "delete_log", "Delete a log at once", json_content(ref("LogDeleted")), (*READ_ERRORS, "404")
+        ),
+    },
 }

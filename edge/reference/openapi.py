@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from edge.management import shapes
+from edge.management import log_shapes, shapes
 from edge.reference.generation_operations import GENERATION_PATHS, GENERATION_SCHEMAS
 from edge.reference.management_operations import MANAGEMENT_PATHS
 
@@ -28,6 +28,10 @@ _SHAPES = (
     shapes.UsageList,
     shapes.FinishedRequest,
     shapes.RequestList,
+    log_shapes.Log,
+    log_shapes.LogList,
+    log_shapes.LogDeleted,
+    log_shapes.LogsDeleted,
 )
 _DESCRIPTION = (
     "An OpenAI-compatible API: change `base_url` and `api_key` in any OpenAI client. Keys with the scope `inference` "
@@ -52,7 +56,7 @@ def openapi_document() -> Json:
         "tags": [
             {"name": "generation", "description": "Chat Completions and Responses, passed to model servers verbatim."},
             {"name": "models", "description": "The live catalog."},
-            {"name": "management", "description": "Keys, balance, usage and requests of the account."},
+            {"name": "management", "description": "Keys, balance, usage, requests and logs of the account."},
             {"name": "service", "description": "Health, and this document. No key is needed."},
         ],
         "paths": {**GENERATION_PATHS, **MANAGEMENT_PATHS, **_SERVICE_PATHS},

@@ -20,6 +20,14 @@ COMMENT = b": keep-alive\n\n"
 STREAM_HEADERS: Headers = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
 
 
+def no_buffering(call: Call) -> Headers:
+    """Tells proxies in front of us (nginx) to pass events on as they come."""
+    headers: list[tuple[str, str]] = [("x-accel-buffering", "no")]
+    if not call.header("cache-control"):
+        headers.append(STREAM_HEADERS[1])
+    return headers
+
+
 class Relay:
     """Writes one stream to one client. Also a `Watched`: comments into silence, gives up on a client that stalls."""
 

@@ -20,7 +20,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 # Every process's own metrics; what chassis counts is in all of them.
 METRIC_MODULES: Mapping[str, tuple[str, ...]] = {
     "every process": ("chassis.metrics",),
-    "edge": ("edge.metrics", "edge.metering.metrics", "edge.group_scrape"),
+    "edge": ("edge.metrics", "edge.metering.metrics", "edge.logs.metrics", "edge.group_scrape"),
     "auth_svc": ("auth_svc.metrics",),
     "catalog_svc": ("catalog_svc.metrics",),
     "usage_svc": ("usage_svc.metrics",),
