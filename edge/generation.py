@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
 
 from chassis.clock import Clock
 from edge import metrics
@@ -259,7 +258,10 @@ class Generator:
         if meant_for_us(call.status):
             await bill.settle_nothing(502, usage_pb2.ENDING_UPSTREAM_FAILED)
             raise errors.upstream_error()
-        usage = usage_from_body(body, _short(plan.resource)) if call.status < 400 or b'"usage"' in body else None
+        if call.status < 400 or b'"usage"' in body:
+            usage = usage_from_body(body, "chat" if plan.resource == CHAT else "responses")
+        else:
+            usage = None
         if call.status >= 400:
             ending = usage_pb2.ENDING_UPSTREAM_FAILED
             if usage is None:
@@ -390,10 +392,6 @@ def token_bounds(model: Model, ask: Ask) -> tuple[int, int]:
 
 
 _CARRY = {None: Carry.CARRY, True: Carry.UNCHANGED, False: Carry.WITHHOLD}
-
-
-def _short(resource: str) -> Literal["chat", "responses"]:
-    return "chat" if resource == CHAT else "responses"
 
 
 def _tap(ask: Ask, event_bytes_max: int) -> StreamTap:
