@@ -87,5 +87,8 @@ class LogSweeper:
 
     async def _clear_wal(self) -> None:
         if self._left_in_wal and self._database.is_sqlite:
-            # A reader of an older state holds it up: then the next turn tries again.
-            self._left_in_wal = not await self._database.empty_sqlite_wal()
+            # A reader of an older state holds it up: then the next turn tries again. Not set by the outcome alone: what
+            # is deleted meanwhile needs another look.
+            self._left_in_wal = False
+            if not await self._database.empty_sqlite_wal():
+                self._left_in_wal = True
