@@ -12,6 +12,7 @@ be locked (SQLite has one writer, and needs none), `{now_us}` is the database's 
 """
 
 import functools
+import itertools
 import json
 import re
 import sqlite3
@@ -28,6 +29,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from chassis.database import Database
 
 Row = Sequence[Any]
+
+_SQLITE_PARAMETERS_MAX = 999  # of any version of SQLite (https://www.sqlite.org/limits.html)
 
 _POSTGRES_NOW_US = "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
 # SQLite keeps 'now' in whole milliseconds; julianday is the only function of its version 3.40 that shows them.
@@ -182,9 +185,9 @@ def _postgres_insert(table: Table, columns: tuple[str, ...]) -> str:
 
 
 @functools.cache
-def _sqlite_insert(table: Table, columns: tuple[str, ...]) -> str:
+def _sqlite_insert(table: Table, columns: tuple[str, ...], rows: int) -> str:
     marks = ", ".join("?" * len(columns))
-    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - our names
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES {', '.join([f'({marks})'] * rows)}"  # noqa: S608 - our names
 
 
 def _postgres_type(table: Table, column: str) -> str:
@@ -204,9 +207,22 @@ def _fetch_on_sqlite(connection: sqlite3.Connection, queries: Sequence[Query]) -
 def _execute_on_sqlite(connection: sqlite3.Connection, commands: Sequence[Command | Insert]) -> None:
     for command in commands:
         if isinstance(command, Insert):
-            connection.executemany(_sqlite_insert(command.table, command.columns), command.rows)
+            _insert_on_sqlite(connection, command)
         else:
             connection.executemany(_sqlite(command.sql), command.rows)
+
+
+def _insert_on_sqlite(connection: sqlite3.Connection, insert: Insert) -> None:
+    """Many rows a statement: a fifth of the cost of an insert is running one."""
+    table, columns, rows = insert
+    per_statement = max(1, _SQLITE_PARAMETERS_MAX // len(columns))
+    together = len(rows) - len(rows) % per_statement
+    starts = range(0, together, per_statement)
+    connection.executemany(
+        _sqlite_insert(table, columns, per_statement),
+        [tuple(itertools.chain.from_iterable(rows[start : start + per_statement])) for start in starts],
+    )
+    connection.executemany(_sqlite_insert(table, columns, 1), rows[together:])
 
 
 def _run_on_sqlite(connection: sqlite3.Connection, script: Script[ResultT]) -> ResultT:
