@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from chassis.log import logger
 from edge import metrics
+from edge.console.routes import ConsoleRoutes
 from edge.generation import Generator
 from edge.http.access_log import AccessLog
 from edge.http.answer import Answer, Sent, simple_answer
@@ -38,6 +39,7 @@ class App:
         generator: Generator,
         listing: Listing,
         management: ManagementRoutes,
+        console: ConsoleRoutes | None,
         readiness: Readiness,
         access_log: AccessLog,
         client_stall_s: float,
@@ -54,9 +56,10 @@ class App:
             "/healthz": _readable("health", readiness.alive),
             "/readyz": _readable("health", readiness.ready),
             **management.exact,
+            **(console.exact if console is not None else {}),
             **{path: _readable("docs", handler) for path, handler in page_handlers().items()},
         }
-        self._management = management
+        self._management, self._console = management, console
         self._one_model = _readable("models", self._model)
 
     async def __call__(self, request: Request) -> Sent:
@@ -90,6 +93,8 @@ class App:
         if methods is None:
             is_model = request.path.startswith("/v1/models/")
             methods = self._one_model if is_model else self._management.below(request.path)
+            if methods is None and self._console is not None:
+                methods = self._console.below(request.path)
         if methods is None:
             raise errors.not_found(unquote(request.path))
         found = methods.get(request.method)

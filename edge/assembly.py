@@ -18,6 +18,7 @@ from chassis.metrics import MetricsServer
 from edge import metrics
 from edge.access.key_cache import KeyCache
 from edge.app import App
+from edge.console.routes import ConsoleRoutes
 from edge.generation import Generator
 from edge.http.access_log import AccessLog
 from edge.http.https import Https
@@ -171,7 +172,8 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
         Spending(callers, clock, usage_reader),
         Logs(callers, usage_pb2_grpc.LogServiceStub(usage)),
     )
-    app = App(generator, listing, management, readiness, access_log, configured.client_stall_s)
+    console = ConsoleRoutes(callers, management, listing, configured.body_timeout_s) if configured.console else None
+    app = App(generator, listing, management, console, readiness, access_log, configured.client_stall_s)
     for name, work in (
         ("watchdog", watchdog.watch()),
         ("key watch", keys.follow()),

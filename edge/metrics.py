@@ -11,7 +11,7 @@ from pricing import TokenUsage
 DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 OVERHEAD_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
-# endpoint: chat_completions, responses, models, keys, balance, usage, requests, logs, docs, health, other.
+# endpoint: chat_completions, responses, models, keys, balance, usage, requests, logs, docs, console, health, other.
 # model: an id of the catalog; empty where the request named none of them.
 # status: the HTTP status; 499 where the client went away before there was one.
 REQUESTS = LoopCounter("tollgate_edge_requests_total", "HTTP requests answered.", ["endpoint", "model", "status"])

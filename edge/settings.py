@@ -42,6 +42,7 @@ class EdgeSettings(ProcessSettings):
         "of those that died and did not come back within a minute or so. Not set: nothing is adopted.",
     )
     models_public: bool = Field(False, description="Whether GET /v1/models answers without a key.")
+    console: bool = Field(True, description="Whether customers get the web page at /console.")
     access_log: bool = Field(True, description="Whether one line per request is logged.")
 
     body_bytes_max: Bytes = Field(20 * 1024 * 1024, description="Largest request body; larger ones get 413.")

@@ -1,0 +1,75 @@
+"""An account that looks lived in: keys of all kinds, models, and requests of several outcomes."""
+
+import aiohttp
+
+from protos.auth.v1 import auth_pb2
+from tests.harness.stack import INFERENCE, MANAGEMENT, Customer, Stack
+from tests.harness.upstream_answer import Answer
+
+TOLL = (
+    "A tollgate is a gate across a road, bridge or canal where travellers pay before they may pass. The first ones "
+    "were simple poles that a keeper turned aside; today most are a row of lanes, and many of them never make you stop."
+)
+
+
+async def account_with_history(stack: Stack) -> Customer:
+    """Returns its management key."""
+    await _offer_models(stack)
+    manager = await stack.customer(usd=25, name="console", scopes=[MANAGEMENT])
+    account_id = manager.account_id
+    website = await stack.create_key(
+        account_id,
+        name="website",
+        log_inputs=True,
+        log_outputs=True,
+        limits=auth_pb2.KeyLimits(tier="production"),
+    )
+    batch = await stack.create_key(
+        account_id,
+        name="nightly batch",
+        allowed_models=["test/model"],
+        limits=auth_pb2.KeyLimits(tier="custom", requests_per_minute=120, concurrent_requests=8),
+        spend_limit=auth_pb2.SpendLimit(limit_nanousd=40_000_000_000, period=auth_pb2.SPEND_PERIOD_MONTH),
+    )
+    await stack.create_key(account_id, name="both", scopes=[INFERENCE, MANAGEMENT])
+    asked = 0
+    async with aiohttp.ClientSession() as session:
+        for key, model, answer in (
+            (website, "test/large", Answer(text=TOLL, events=44, prompt_tokens=1240, cached_tokens=512)),
+            (website, "test/model", Answer(events=20, prompt_tokens=310)),
+            (batch, "test/model", Answer(events=60, prompt_tokens=4120, completion_tokens=900)),
+            (website, "test/large", Answer(text=TOLL, events=44, prompt_tokens=1800, reasoning_events=12)),
+            (batch, "test/model", Answer(status=500)),
+        ):
+            stack.upstream.script(answer)
+            body = {
+                "model": model,
+                "stream": True,
+                "messages": [
+                    {"role": "system", "content": "You answer questions about roads, briefly."},
+                    {"role": "user", "content": "What is a tollgate?"},
+                ],
+            }
+            headers = {"authorization": f"Bearer {key.secret}"}
+            async with session.post(f"{stack.edge_url}/v1/chat/completions", json=body, headers=headers) as answered:
+                await answered.read()
+            asked += 1
+    await stack.settled(manager, asked)
+    stack.upstream.default = Answer(text=TOLL, events=44, prompt_tokens=14)
+    return manager
+
+
+async def _offer_models(stack: Stack) -> None:
+    await stack.offer(
+        "test/model",
+        name="Small",
+        description="Fast and cheap, for classification and short answers.",
+        features=["tools", "json_mode"],
+    )
+    await stack.offer(
+        "test/large",
+        name="Large",
+        description="For long documents and hard questions.",
+        prices=[{"per_million": {"prompt": "0.55", "completion": "2.19", "input_cache_read": "0.14"}}],
+        features=["tools", "structured_outputs", "reasoning"],
+    )
