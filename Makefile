@@ -21,6 +21,7 @@ run: $(VENV)/.runs ## Installs, starts all four processes with a local model beh
 	@exec $(BIN)/tollgate up --local-model $(ARGS)
 
 test: $(VENV)/.develops ## Runs all tests but those of check-k8s, a process per core
+	@tests/browser/install-chromium.sh
 	@$(BIN)/python -m pytest -n auto --dist loadfile --ignore=tests/k8s $(ARGS)
 
 check: $(VENV)/.develops stubs-are-fresh ## Format, lint, types, contracts, architecture

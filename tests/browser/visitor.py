@@ -70,7 +70,7 @@ class Visitor:
 
     async def go(self, name: str) -> None:
         """To a view, by its link."""
-        await self.page.get_by_role("link", name=name, exact=True).click()
+        await self.page.get_by_role("navigation").get_by_role("link", name=name, exact=True).click()
         await self.heading(name)
         await self.settled()
 

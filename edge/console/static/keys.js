@@ -30,8 +30,8 @@ export function keysView({ signal, who }) {
     return table(
       "API keys",
       [
-        { label: "Name", kind: "title", cell: (key) => [h("strong", null, key.name), h("code", { class: "sub" }, key.redacted_value)] },
-        { label: "Status", cell: (key) => [badge(key.status, TONES[key.status]), key.id === who.key_id && badge("you are using it", "accent")] },
+        { label: "Name", kind: "title", cell: (key) => [h("strong", null, key.name), h("code", { class: "sub nowrap" }, key.redacted_value), key.id === who.key_id && badge("you are using it", "accent")] },
+        { label: "Status", cell: (key) => badge(key.status, TONES[key.status]) },
         { label: "May", cell: permissions },
         { label: "Limits", cell: limits },
         { label: "Last used", cell: (key) => (key.last_used_at === null ? h("span", { class: "quiet" }, "never") : time(key.last_used_at, { relative: true })) },
@@ -140,7 +140,7 @@ function limits(key) {
     if (key.limits.concurrent_requests) lines.push(`${key.limits.concurrent_requests.toLocaleString("en-US")} at once`);
   }
   if (key.spend_limit) lines.push(`${usdText(key.spend_limit.amount_usd)} a ${key.spend_limit.period}`);
-  return lines.length ? lines.map((line) => h("span", { class: "line" }, line)) : h("span", { class: "quiet" }, "none");
+  return lines.length ? lines.map((line) => h("span", { class: "line nowrap" }, line)) : h("span", { class: "quiet" }, "none");
 }
 
 function expiry(key) {

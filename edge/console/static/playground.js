@@ -31,7 +31,7 @@ function room(models, wanted, signal) {
   const model = select("model", models.map((each) => [each.id, each.id]), models.some((each) => each.id === wanted) ? wanted : models[0].id);
   const system = h("textarea", { name: "system", rows: "3", placeholder: "You are a helpful assistant." });
   const longest = h("input", { name: "max_tokens", type: "number", min: "1", step: "1", value: "512", inputmode: "numeric" });
-  const heat = h("input", { name: "temperature", type: "number", min: "0", max: "2", step: "0.1", placeholder: "the model's own", inputmode: "decimal" });
+  const heat = h("input", { name: "temperature", type: "number", min: "0", max: "2", step: "0.1", placeholder: "default", inputmode: "decimal" });
   const own = h("input", { name: "own_key", type: "password", autocomplete: "off", spellcheck: "false", placeholder: "a new one for an hour" });
   const ask = h("textarea", { name: "ask", rows: "3", required: true, placeholder: "Write a message", "aria-label": "Message", "aria-keyshortcuts": "Enter" });
   const send = h("button", { type: "submit", class: "button primary" }, "Send");

@@ -56,7 +56,7 @@ export function usageView({ signal }) {
 
 function standing(balance) {
   const figure = (label, value, note, big = false) => h("div", { class: big ? "figure big" : "figure" }, h("dt", null, label), h("dd", null, usd(value), note && h("span", { class: "note" }, note)));
-  const held = /[1-9]/.test(balance.held_usd) ? `and ${usdText(balance.held_usd)} set aside for requests in flight` : "";
+  const held = /[1-9]/.test(balance.held_usd) ? `and ${usdText(balance.held_usd)} set aside for requests in flight and about to come` : "";
   const grace = /[1-9]/.test(balance.grace_usd) ? `may go ${usdText(balance.grace_usd)} below zero` : "";
   const out = balance.available_usd.startsWith("-") || !/[1-9]/.test(balance.available_usd);
   return h(
