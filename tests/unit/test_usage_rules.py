@@ -3,6 +3,7 @@
 import re
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -249,7 +250,7 @@ def test_a_batch_judged_at_once_is_refused_nothing_that_one_by_one_would_refuse(
 ) -> None:
     records = []
     for number, changed in enumerate(odd):
-        values = {name: data.draw(_ODD[type(getattr(_PLAIN, name))]) for name in changed}
+        values: dict[str, Any] = {name: data.draw(_ODD[type(getattr(_PLAIN, name))]) for name in changed}
         request_id = f"0199a0de-{number:04x}-7000-8000-000000000001"
         records.append(
             EventRecord(_PLAIN._replace(**{"request_id": request_id, **values}), 1, PriceTerms("v", "1", "1"))
