@@ -32,7 +32,11 @@ class Visitor:
 
     def expect_refusal(self, status: int) -> None:
         """Chromium notes every refused request in its console; this one is meant."""
-        self._expected.append(f"status of {status} ")
+        self.expect_complaint(f"status of {status} ")
+
+    def expect_complaint(self, words: str) -> None:
+        """One complaint of the browser that has these words is meant."""
+        self._expected.append(words)
 
     def _said(self, message: ConsoleMessage) -> None:
         if message.type not in ("error", "warning"):
@@ -98,6 +102,8 @@ async def visiting(
         locale="en-GB",
         timezone_id="Europe/Berlin",
         reduced_motion="reduce",
+        is_mobile=size == PHONE,
+        has_touch=size == PHONE,
         **context,
     )
     try:

@@ -54,7 +54,9 @@ function enter(found) {
 }
 
 function frame() {
-  const links = VIEWS.map(({ path, label, symbol }) => h("a", { href: `#/${path}`, "data-path": path }, icon(symbol), h("span", null, label)));
+  const links = VIEWS.map(({ path, label, symbol }) =>
+    h("a", { href: `#/${path}`, "data-path": path }, icon(symbol), h("span", null, label)),
+  );
   return [
     h("a", { class: "skip", href: "#main", onclick: skip }, "Skip to content"),
     h(
@@ -63,9 +65,19 @@ function frame() {
       h(
         "header",
         { class: "side" },
-        h("a", { class: "brand", href: "#/keys" }, h("img", { src: "/console/icon.svg", alt: "", width: "28", height: "28" }), h("span", null, "Tollgate")),
+        h(
+          "a",
+          { class: "brand", href: "#/keys" },
+          h("img", { src: "/console/icon.svg", alt: "", width: "28", height: "28" }),
+          h("span", null, "Tollgate"),
+        ),
         h("nav", { "aria-label": "Console" }, links),
-        h("div", { class: "side-foot" }, themeButton(), button("Sign out", { kind: "quiet", symbol: "out", onclick: leave })),
+        h(
+          "div",
+          { class: "side-foot" },
+          themeButton(),
+          button("Sign out", { kind: "quiet", symbol: "out", onclick: leave }),
+        ),
       ),
       h("main", { id: "main", tabindex: "-1" }),
     ),

@@ -14,7 +14,12 @@ export function spendChart(rows) {
   const values = rows.map((row) => Math.max(0, Number(row.cost_usd)));
   const top = ceiling(Math.max(...values));
   const readout = h("p", { class: "readout", "aria-live": "polite" }, "Point at a day, or use the arrow keys.");
-  const frame = h("div", { class: "chart", tabindex: "0", role: "group", "aria-label": "Spend by day, as bars. The arrow keys go from day to day." });
+  const frame = h("div", {
+    class: "chart",
+    tabindex: "0",
+    role: "group",
+    "aria-label": "Spend by day, as bars. The arrow keys go from day to day.",
+  });
   let bars = [];
   let current = -1;
 
@@ -32,13 +37,30 @@ export function spendChart(rows) {
     });
     bars = values.map((value, index) => {
       const height = value > 0 ? Math.max(2, y(0) - y(value)) : 0;
-      return s("rect", { class: "bar", x: x(index), y: y(0) - height, width: thick, height, rx: Math.min(3, thick / 3) });
+      return s("rect", {
+        class: "bar",
+        x: x(index),
+        y: y(0) - height,
+        width: thick,
+        height,
+        rx: Math.min(3, thick / 3),
+      });
     });
     const every = Math.ceil(rows.length / Math.max(2, Math.floor((width - LEFT) / 90)));
     const labels = rows.flatMap((row, index) =>
-      index % every === 0 ? [s("text", { class: "tick", x: x(index) + thick / 2, y: HEIGHT - 6, "text-anchor": "middle" }, shortDay(row.start_time))] : [],
+      index % every === 0
+        ? [
+            s(
+              "text",
+              { class: "tick", x: x(index) + thick / 2, y: HEIGHT - 6, "text-anchor": "middle" },
+              shortDay(row.start_time),
+            ),
+          ]
+        : [],
     );
-    frame.replaceChildren(s("svg", { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, "aria-hidden": "true" }, grid, bars, labels));
+    frame.replaceChildren(
+      s("svg", { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, "aria-hidden": "true" }, grid, bars, labels),
+    );
     mark(current);
   }
 
@@ -48,7 +70,10 @@ export function spendChart(rows) {
     if (index < 0) return;
     bars[index]?.classList.add("on");
     const row = rows[index];
-    readout.replaceChildren(h("strong", null, day(row.start_time)), ` ${usdText(row.cost_usd)}, ${plural(row.requests, "request")}`);
+    readout.replaceChildren(
+      h("strong", null, day(row.start_time)),
+      ` ${usdText(row.cost_usd)}, ${plural(row.requests, "request")}`,
+    );
   }
 
   frame.addEventListener("pointermove", (event) => {

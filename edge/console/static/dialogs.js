@@ -63,9 +63,13 @@ export async function showSecret(title, secret, text) {
         h("code", { id: "new-secret", tabindex: "0", "aria-label": "The new API key" }, secret),
         copyButton("Copy", () => secret, { autofocus: true, class: "button primary" }),
       ),
-      h("p", { class: "hint" }, "Keep it where you keep passwords. Nobody can show it a second time, not even the operator."),
+      h(
+        "p",
+        { class: "hint" },
+        "Keep it where you keep passwords. Nobody can show it a second time, not even the operator.",
+      ),
       h("div", { class: "dialog-actions" }, button("I have stored it", { onclick: () => close() })),
     ],
-    { dismissible: false },
+    { kind: "secret-dialog", dismissible: false },
   );
 }

@@ -9,7 +9,13 @@ const SECONDS = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeSt
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: "short", day: "numeric", month: "short", timeZone: "UTC" });
 const SHORT_DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", timeZone: "UTC" });
 const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
-const STEPS = [["year", 31536000], ["month", 2592000], ["day", 86400], ["hour", 3600], ["minute", 60]];
+const STEPS = [
+  ["year", 31536000],
+  ["month", 2592000],
+  ["day", 86400],
+  ["hour", 3600],
+  ["minute", 60],
+];
 
 export const count = (value) => WHOLE.format(value);
 export const compact = (value) => COMPACT.format(value);
@@ -23,7 +29,10 @@ function parts(text) {
   const negative = text.startsWith("-");
   const [whole, fraction = ""] = text.replace("-", "").split(".");
   const cents = fraction.padEnd(2, "0");
-  return [`${negative ? "-" : ""}$${WHOLE.format(BigInt(whole))}.${cents.slice(0, 2)}`, cents.slice(2).replace(/0+$/, "")];
+  return [
+    `${negative ? "-" : ""}$${WHOLE.format(BigInt(whole))}.${cents.slice(0, 2)}`,
+    cents.slice(2).replace(/0+$/, ""),
+  ];
 }
 
 export const usdText = (text) => parts(text).join("");
@@ -32,7 +41,12 @@ export const usdText = (text) => parts(text).join("");
 export function usd(text) {
   const [main, rest] = parts(text);
   const says = /[1-9]/.test(main);
-  return h("span", { class: "usd" }, h("span", { class: says || !rest ? "" : "quiet" }, main), rest && h("span", { class: says ? "quiet" : "" }, rest));
+  return h(
+    "span",
+    { class: "usd" },
+    h("span", { class: says || !rest ? "" : "quiet" }, main),
+    rest && h("span", { class: says ? "quiet" : "" }, rest),
+  );
 }
 
 /** "0.0000001" USD per token -> "$0.10" per million tokens, by moving the point: exact. */

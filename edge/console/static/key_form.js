@@ -4,13 +4,22 @@ import { api } from "./api.js";
 import { open } from "./dialogs.js";
 import { h } from "./dom.js";
 import { moment } from "./format.js";
+import { changes, clear, complain, read } from "./key_values.js";
 import { button, field, select, toggle, trouble } from "./ui.js";
 
-const DAY_S = 86400;
-const EXPIRIES = [["", "Never"], ["7", "In 7 days"], ["30", "In 30 days"], ["90", "In 90 days"], ["365", "In a year"], ["at", "At a time of my choice"]];
-const LIMIT_KINDS = [["none", "No limits"], ["tier", "A tier"], ["custom", "My own numbers"]];
-// The API's names by the names of controls, where they differ.
-const CONTROLS = { limits: "limit_kind", "limits.tier": "tier", spend_limit: "amount_usd", "spend_limit.amount_usd": "amount_usd", "spend_limit.period": "period", expires_at: "expires" };
+const EXPIRIES = [
+  ["", "Never"],
+  ["7", "In 7 days"],
+  ["30", "In 30 days"],
+  ["90", "In 90 days"],
+  ["365", "In a year"],
+  ["at", "At a time of my choice"],
+];
+const LIMIT_KINDS = [
+  ["none", "No limits"],
+  ["tier", "A tier"],
+  ["custom", "My own numbers"],
+];
 
 /** Resolves to the key as answered (a new one with its secret), or to nothing where it was cancelled. */
 export function keyForm(key, signal) {
@@ -22,9 +31,21 @@ export function keyForm(key, signal) {
       const form = h(
         "form",
         { novalidate: true },
-        field("Name", h("input", { name: "name", value: key?.name ?? "", maxlength: "100", required: true, autocomplete: "off", autofocus: true, placeholder: "laptop" }), {
-          hint: "What it is for, so that you know it again.",
-        }),
+        field(
+          "Name",
+          h("input", {
+            name: "name",
+            value: key?.name ?? "",
+            maxlength: "100",
+            required: true,
+            autocomplete: "off",
+            autofocus: true,
+            placeholder: "laptop",
+          }),
+          {
+            hint: "What it is for, so that you know it again.",
+          },
+        ),
         scopes(key),
         expiry(key),
         models(key, signal),
@@ -42,7 +63,9 @@ export function keyForm(key, signal) {
         if (key && Object.keys(body).length === 0) return close();
         submit.disabled = true;
         try {
-          close(await (key ? api("PATCH", `keys/${encodeURIComponent(key.id)}`, { body }) : api("POST", "keys", { body })));
+          close(
+            await (key ? api("PATCH", `keys/${encodeURIComponent(key.id)}`, { body }) : api("POST", "keys", { body })),
+          );
         } catch (error) {
           if (!complain(form, error)) problem.replaceChildren(trouble(error));
           submit.disabled = false;
@@ -62,8 +85,18 @@ function scopes(key) {
     "fieldset",
     null,
     h("legend", null, "It may"),
-    h("label", { class: "check" }, h("input", { type: "checkbox", name: "inference", checked: has("inference") }), h("span", null, "Use models", h("small", null, "send chats and get answers, at your cost"))),
-    h("label", { class: "check" }, h("input", { type: "checkbox", name: "management", checked: has("management") }), h("span", null, "Manage the account", h("small", null, "make keys, see usage and logs, sign in here"))),
+    h(
+      "label",
+      { class: "check" },
+      h("input", { type: "checkbox", name: "inference", checked: has("inference") }),
+      h("span", null, "Use models", h("small", null, "send chats and get answers, at your cost")),
+    ),
+    h(
+      "label",
+      { class: "check" },
+      h("input", { type: "checkbox", name: "management", checked: has("management") }),
+      h("span", null, "Manage the account", h("small", null, "make keys, see usage and logs, sign in here")),
+    ),
     h("p", { class: "field-error", "data-for": "scopes", "aria-live": "polite" }),
   );
 }
@@ -81,25 +114,76 @@ function expiry(key) {
 
 function models(key, signal) {
   const list = h("div", { class: "choices", hidden: true, role: "group", "aria-label": "Models that it may use" });
-  const kind = select("models_kind", [["all", "All models"], ["some", "Only these"]], key?.models ? "some" : "all");
+  const kind = select(
+    "models_kind",
+    [
+      ["all", "All models"],
+      ["some", "Only these"],
+    ],
+    key?.models ? "some" : "all",
+  );
   const show = () => (list.hidden = kind.value !== "some");
-  const draw = (ids) => list.replaceChildren(...ids.map((id) => h("label", { class: "check" }, h("input", { type: "checkbox", name: "model", value: id, checked: key?.models?.includes(id) ?? false }), h("span", null, id))));
+  const draw = (ids) =>
+    list.replaceChildren(
+      ...ids.map((id) =>
+        h(
+          "label",
+          { class: "check" },
+          h("input", { type: "checkbox", name: "model", value: id, checked: key?.models?.includes(id) ?? false }),
+          h("span", null, id),
+        ),
+      ),
+    );
   kind.addEventListener("change", show);
   draw(key?.models ?? []);
   show();
   api("GET", "models", { signal })
     .then((found) => draw([...new Set([...found.data.map((model) => model.id), ...(key?.models ?? [])])]))
     .catch(() => undefined); // the form works without: all models, or those that it has
-  return h("div", { class: "stack" }, field("Models", kind), list, h("p", { class: "field-error", "data-for": "models", "aria-live": "polite" }));
+  return h(
+    "div",
+    { class: "stack" },
+    field("Models", kind),
+    list,
+    h("p", { class: "field-error", "data-for": "models", "aria-live": "polite" }),
+  );
 }
 
 function limits(key) {
   const had = key?.limits;
   const kind = select("limit_kind", LIMIT_KINDS, !had ? "none" : had.tier && had.tier !== "custom" ? "tier" : "custom");
-  const tier = h("input", { name: "tier", list: "tiers", value: had?.tier && had.tier !== "custom" ? had.tier : "developer", autocomplete: "off" });
-  const number = (name, label) => field(label, h("input", { name, type: "number", min: "1", step: "1", inputmode: "numeric", value: had?.[name] ?? "", placeholder: "no limit" }));
-  const tiers = h("div", null, field("Tier", tier, { hint: "As the operator of this service named them." }), h("datalist", { id: "tiers" }, h("option", { value: "developer" }), h("option", { value: "production" })));
-  const numbers = h("div", { class: "columns three" }, number("requests_per_minute", "Requests per minute"), number("tokens_per_minute", "Tokens per minute"), number("concurrent_requests", "Open at once"));
+  const tier = h("input", {
+    name: "tier",
+    list: "tiers",
+    value: had?.tier && had.tier !== "custom" ? had.tier : "developer",
+    autocomplete: "off",
+  });
+  const number = (name, label) =>
+    field(
+      label,
+      h("input", {
+        name,
+        type: "number",
+        min: "1",
+        step: "1",
+        inputmode: "numeric",
+        value: had?.[name] ?? "",
+        placeholder: "no limit",
+      }),
+    );
+  const tiers = h(
+    "div",
+    null,
+    field("Tier", tier, { hint: "As the operator of this service named them." }),
+    h("datalist", { id: "tiers" }, h("option", { value: "developer" }), h("option", { value: "production" })),
+  );
+  const numbers = h(
+    "div",
+    { class: "columns three" },
+    number("requests_per_minute", "Requests per minute"),
+    number("tokens_per_minute", "Tokens per minute"),
+    number("concurrent_requests", "Open at once"),
+  );
   const show = () => {
     tiers.hidden = kind.value !== "tier";
     numbers.hidden = kind.value !== "custom";
@@ -116,8 +200,28 @@ function limits(key) {
     h(
       "div",
       { class: "columns two" },
-      field("Spend at most, in USD", h("input", { name: "amount_usd", inputmode: "decimal", value: key?.spend_limit?.amount_usd ?? "", placeholder: "no limit", autocomplete: "off" }), { optional: true }),
-      field("In each", select("period", [["month", "month (UTC)"], ["day", "day (UTC)"]], key?.spend_limit?.period ?? "month")),
+      field(
+        "Spend at most, in USD",
+        h("input", {
+          name: "amount_usd",
+          inputmode: "decimal",
+          value: key?.spend_limit?.amount_usd ?? "",
+          placeholder: "no limit",
+          autocomplete: "off",
+        }),
+        { optional: true },
+      ),
+      field(
+        "In each",
+        select(
+          "period",
+          [
+            ["month", "month (UTC)"],
+            ["day", "day (UTC)"],
+          ],
+          key?.spend_limit?.period ?? "month",
+        ),
+      ),
     ),
   );
 }
@@ -127,68 +231,25 @@ function logging(key) {
     "details",
     { open: Boolean(key?.log_inputs || key?.log_outputs) },
     h("summary", null, "Stored content"),
-    h("p", { class: "hint" }, "Off unless you turn it on. What is stored can be read under Requests, and deletes itself."),
+    h(
+      "p",
+      { class: "hint" },
+      "Off unless you turn it on. What is stored can be read under Requests, and deletes itself.",
+    ),
     toggle("log_inputs", "Store inputs", "What your programs send.", key?.log_inputs ?? false),
     toggle("log_outputs", "Store outputs", "What the models answer.", key?.log_outputs ?? false),
-    field("Delete after days", h("input", { name: "retention_days", type: "number", min: "1", step: "1", inputmode: "numeric", value: key?.retention_days ?? "", placeholder: "the operator's default" }), { optional: true }),
+    field(
+      "Delete after days",
+      h("input", {
+        name: "retention_days",
+        type: "number",
+        min: "1",
+        step: "1",
+        inputmode: "numeric",
+        value: key?.retention_days ?? "",
+        placeholder: "the operator's default",
+      }),
+      { optional: true },
+    ),
   );
-}
-
-/** What the form says, in the API's words. */
-function read(form, key) {
-  const value = (name) => form.elements[name].value.trim();
-  const number = (name) => (value(name) === "" ? null : Number(value(name)));
-  const now = Math.floor(Date.now() / 1000);
-  const expires = {
-    "": () => null,
-    keep: () => key.expires_at,
-    at: () => Math.floor(new Date(value("expires_time")).getTime() / 1000) || 0,
-  }[value("expires")] ?? (() => now + Number(value("expires")) * DAY_S);
-  const kind = value("limit_kind");
-  const numbers = { requests_per_minute: number("requests_per_minute"), tokens_per_minute: number("tokens_per_minute"), concurrent_requests: number("concurrent_requests") };
-  return {
-    name: value("name"),
-    scopes: ["inference", "management"].filter((scope) => form.elements[scope].checked),
-    expires_at: expires(),
-    models: value("models_kind") === "all" ? null : [...form.querySelectorAll("input[name=model]:checked")].map((box) => box.value),
-    limits: kind === "none" ? null : kind === "tier" ? { tier: value("tier") } : Object.values(numbers).some((each) => each !== null) ? numbers : null,
-    spend_limit: value("amount_usd") === "" ? null : { amount_usd: value("amount_usd"), period: value("period") },
-    log_inputs: form.elements.log_inputs.checked,
-    log_outputs: form.elements.log_outputs.checked,
-    retention_days: number("retention_days"),
-  };
-}
-
-/** Only what differs, so that an edit never undoes what somebody else changed meanwhile. */
-function changes(key, wanted) {
-  const had = { ...key };
-  if (had.limits) had.limits = wanted.limits?.tier ? { tier: had.limits.tier } : { requests_per_minute: had.limits.requests_per_minute, tokens_per_minute: had.limits.tokens_per_minute, concurrent_requests: had.limits.concurrent_requests };
-  const same = (name) => JSON.stringify(wanted[name]) === JSON.stringify(had[name]);
-  return Object.fromEntries(Object.entries(wanted).filter(([name]) => !same(name)));
-}
-
-function clear(form) {
-  for (const place of form.querySelectorAll(".field-error")) place.textContent = "";
-  for (const control of form.querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
-}
-
-/** Says what is wrong beside the control that it is about; false where there is none. */
-function complain(form, error) {
-  if (!error.param) return false;
-  const name = error.param.replace(/[[.]\d+\]?$/, "").replace(/^(models|scopes).*/, "$1");
-  const sentence = error.message.replace(/^`[^`]*`:? ?/, "");
-  const text = sentence.charAt(0).toUpperCase() + sentence.slice(1);
-  const control = form.elements[CONTROLS[name] ?? name.replace("limits.", "")];
-  const place = control?.id ? document.getElementById(`${control.id}-error`) : form.querySelector(`[data-for="${CSS.escape(name)}"]`);
-  if (!place) return false;
-  const folded = place.closest("details");
-  if (folded) folded.open = true;
-  place.textContent = text;
-  if (control?.id) {
-    control.setAttribute("aria-invalid", "true");
-    control.focus();
-  } else {
-    place.scrollIntoView({ block: "nearest" });
-  }
-  return true;
 }

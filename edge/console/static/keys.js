@@ -8,7 +8,13 @@ import { keyForm } from "./key_form.js";
 import { badge, button, empty, field, heading, select, skeleton, table, toast, trouble } from "./ui.js";
 
 const TONES = { active: "ok", expired: "warn", revoked: "neutral" };
-const OVERLAPS = [["86400", "for one day"], ["3600", "for one hour"], ["604800", "for seven days"], ["2592000", "for thirty days"], ["0", "not at all: it ends now"]];
+const OVERLAPS = [
+  ["86400", "for one day"],
+  ["3600", "for one hour"],
+  ["604800", "for seven days"],
+  ["2592000", "for thirty days"],
+  ["0", "not at all: it ends now"],
+];
 
 export function keysView({ signal, who }) {
   const place = h("div", null, skeleton());
@@ -24,17 +30,37 @@ export function keysView({ signal, who }) {
     }
   }
 
-  const nothing = () => empty("key", "No keys yet", "A key lets your programs use the models.", button("Create key", { kind: "primary", onclick: () => make() }));
+  const nothing = () =>
+    empty(
+      "key",
+      "No keys yet",
+      "A key lets your programs use the models.",
+      button("Create key", { kind: "primary", onclick: () => make() }),
+    );
 
   function listed(keys) {
     return table(
       "API keys",
       [
-        { label: "Name", kind: "title", cell: (key) => [h("strong", null, key.name), h("code", { class: "sub nowrap" }, key.redacted_value), key.id === who.key_id && badge("you are using it", "accent")] },
+        {
+          label: "Name",
+          kind: "title",
+          cell: (key) => [
+            h("strong", null, key.name),
+            h("code", { class: "sub nowrap" }, key.redacted_value),
+            key.id === who.key_id && badge("you are using it", "accent"),
+          ],
+        },
         { label: "Status", cell: (key) => badge(key.status, TONES[key.status]) },
         { label: "May", cell: permissions },
         { label: "Limits", cell: limits },
-        { label: "Last used", cell: (key) => (key.last_used_at === null ? h("span", { class: "quiet" }, "never") : time(key.last_used_at, { relative: true })) },
+        {
+          label: "Last used",
+          cell: (key) =>
+            key.last_used_at === null
+              ? h("span", { class: "quiet" }, "never")
+              : time(key.last_used_at, { relative: true }),
+        },
         { label: "Expires", cell: expiry },
         { label: "Actions", hideLabel: true, kind: "row-actions", cell: (key) => actions(key) },
       ],
@@ -45,7 +71,8 @@ export function keysView({ signal, who }) {
 
   function actions(key) {
     if (key.status === "revoked") return null;
-    const act = (label, onclick, kind = "quiet") => button(label, { kind, onclick, "aria-label": `${label} ${key.name}` });
+    const act = (label, onclick, kind = "quiet") =>
+      button(label, { kind, onclick, "aria-label": `${label} ${key.name}` });
     return [
       act("Edit", () => edit(key)),
       key.status === "active" && act("Rotate", () => rotate(key)),
@@ -56,7 +83,7 @@ export function keysView({ signal, who }) {
   async function make() {
     const made = await keyForm(null, signal);
     if (!made) return;
-    await load();
+    void load();
     await showSecret(`Key “${made.name}” is ready`, made.secret, "Copy it now: this is the only time it is shown.");
     create.focus();
   }
@@ -77,7 +104,11 @@ export function keysView({ signal, who }) {
         event.preventDefault();
         go.disabled = true;
         try {
-          close(await api("POST", `keys/${encodeURIComponent(key.id)}/rotate`, { body: { overlap_seconds: Number(overlap.value) } }));
+          close(
+            await api("POST", `keys/${encodeURIComponent(key.id)}/rotate`, {
+              body: { overlap_seconds: Number(overlap.value) },
+            }),
+          );
         } catch (error) {
           problem.replaceChildren(trouble(error));
           go.disabled = false;
@@ -88,14 +119,17 @@ export function keysView({ signal, who }) {
         { onsubmit },
         h("p", null, "You get a new key with the same permissions and limits. Give your programs time to change over."),
         field("The old key goes on working", overlap, {
-          hint: key.id === who.key_id ? "You are signed in with this key: sign in again with the new one before it ends." : undefined,
+          hint:
+            key.id === who.key_id
+              ? "You are signed in with this key: sign in again with the new one before it ends."
+              : undefined,
         }),
         problem,
         h("div", { class: "dialog-actions" }, button("Cancel", { onclick: () => close() }), go),
       );
     });
     if (!made) return;
-    await load();
+    void load();
     await showSecret(`The new “${made.name}” is ready`, made.secret, "Copy it now: this is the only time it is shown.");
   }
 
@@ -103,8 +137,15 @@ export function keysView({ signal, who }) {
     const revoked = await confirm(
       `Revoke “${key.name}”?`,
       [
-        h("p", null, "Programs that use ", h("code", null, key.redacted_value), " stop working within a second. This cannot be undone."),
-        key.id === who.key_id && h("p", null, h("strong", null, "You are signed in with this key and will be signed out.")),
+        h(
+          "p",
+          null,
+          "Programs that use ",
+          h("code", null, key.redacted_value),
+          " stop working within a second. This cannot be undone.",
+        ),
+        key.id === who.key_id &&
+          h("p", null, h("strong", null, "You are signed in with this key and will be signed out.")),
       ],
       "Revoke key",
       () => api("DELETE", `keys/${encodeURIComponent(key.id)}`),
@@ -116,18 +157,38 @@ export function keysView({ signal, who }) {
 
   void load();
   return [
-    heading("API keys", "Give each program its own key, so that you can change or revoke one without the others.", create),
+    heading(
+      "API keys",
+      "Give each program its own key, so that you can change or revoke one without the others.",
+      create,
+    ),
     place,
-    h("p", { class: "below" }, h("label", { class: "check", for: "revoked-too" }, revokedToo, h("span", null, "Show revoked keys"))),
+    h(
+      "p",
+      { class: "below" },
+      h("label", { class: "check", for: "revoked-too" }, revokedToo, h("span", null, "Show revoked keys")),
+    ),
   ];
 }
 
 function permissions(key) {
-  const models = key.models === null ? null : h("span", { class: "sub", title: key.models.join(", ") }, key.models.length === 1 ? key.models[0] : `${key.models.length} models`);
+  const models =
+    key.models === null
+      ? null
+      : h(
+          "span",
+          { class: "sub", title: key.models.join(", ") },
+          key.models.length === 1 ? key.models[0] : `${key.models.length} models`,
+        );
   return [
     h("span", null, key.scopes.map((scope) => ({ inference: "use models", management: "manage" })[scope]).join(", ")),
     models,
-    (key.log_inputs || key.log_outputs) && h("span", { class: "sub" }, `stores ${[key.log_inputs && "inputs", key.log_outputs && "outputs"].filter(Boolean).join(" and ")}`),
+    (key.log_inputs || key.log_outputs) &&
+      h(
+        "span",
+        { class: "sub" },
+        `stores ${[key.log_inputs && "inputs", key.log_outputs && "outputs"].filter(Boolean).join(" and ")}`,
+      ),
   ];
 }
 
@@ -135,12 +196,15 @@ function limits(key) {
   const lines = [];
   if (key.limits?.tier && key.limits.tier !== "custom") lines.push(`tier ${key.limits.tier}`);
   else if (key.limits) {
-    if (key.limits.requests_per_minute) lines.push(`${key.limits.requests_per_minute.toLocaleString("en-US")} requests/min`);
+    if (key.limits.requests_per_minute)
+      lines.push(`${key.limits.requests_per_minute.toLocaleString("en-US")} requests/min`);
     if (key.limits.tokens_per_minute) lines.push(`${key.limits.tokens_per_minute.toLocaleString("en-US")} tokens/min`);
     if (key.limits.concurrent_requests) lines.push(`${key.limits.concurrent_requests.toLocaleString("en-US")} at once`);
   }
   if (key.spend_limit) lines.push(`${usdText(key.spend_limit.amount_usd)} a ${key.spend_limit.period}`);
-  return lines.length ? lines.map((line) => h("span", { class: "line nowrap" }, line)) : h("span", { class: "quiet" }, "none");
+  return lines.length
+    ? lines.map((line) => h("span", { class: "line nowrap" }, line))
+    : h("span", { class: "quiet" }, "none");
 }
 
 function expiry(key) {

@@ -7,7 +7,12 @@ import { badge, copyButton, empty, heading, skeleton, trouble } from "./ui.js";
 
 export function modelsView({ signal }) {
   const place = h("div", { "aria-live": "polite" }, skeleton());
-  const search = h("input", { type: "search", placeholder: "Find a model", "aria-label": "Find a model", oninput: () => draw() });
+  const search = h("input", {
+    type: "search",
+    placeholder: "Find a model",
+    "aria-label": "Find a model",
+    oninput: () => draw(),
+  });
   let models = [];
 
   async function load() {
@@ -28,19 +33,35 @@ export function modelsView({ signal }) {
   }
 
   void load();
-  return [heading("Models", "What you can use now, and what it costs. Prices are in USD per million tokens.", search), place];
+  return [
+    heading("Models", "What you can use now, and what it costs. Prices are in USD per million tokens.", search),
+    place,
+  ];
 }
 
 function entry(model) {
   const price = model.pricing;
   const cached = price.input_cache_read !== price.prompt;
-  const extra = [["image", "an image"], ["request", "a request"]].filter(([name]) => /[1-9]/.test(price[name]));
+  const extra = [
+    ["image", "an image"],
+    ["request", "a request"],
+  ].filter(([name]) => /[1-9]/.test(price[name]));
   const figure = (label, value) => h("div", null, h("dt", null, label), h("dd", null, value));
   return h(
     "li",
     { class: "card model" },
-    h("div", { class: "model-head" }, h("h2", null, model.name || model.id), model.deprecation_date && badge(`until ${model.deprecation_date}`, "warn")),
-    h("p", { class: "id" }, h("code", null, model.id), copyButton("Copy id", () => model.id, { class: "button quiet small", "aria-label": `Copy the id ${model.id}` })),
+    h(
+      "div",
+      { class: "model-head" },
+      h("h2", null, model.name || model.id),
+      model.deprecation_date && badge(`until ${model.deprecation_date}`, "warn"),
+    ),
+    h(
+      "p",
+      { class: "id" },
+      h("code", null, model.id),
+      copyButton("Copy id", () => model.id, { class: "button quiet small", "aria-label": `Copy the id ${model.id}` }),
+    ),
     model.description && h("p", { class: "model-text" }, model.description),
     h(
       "dl",
@@ -55,8 +76,22 @@ function entry(model) {
     h(
       "div",
       { class: "model-foot" },
-      h("div", { class: "badges" }, [...new Set([...model.input_modalities.filter((each) => each !== "text"), ...model.supported_features])].map((each) => badge(each.replaceAll("_", " ")))),
-      h("a", { class: "button", href: `#/playground?model=${encodeURIComponent(model.id)}`, "aria-label": `Try ${model.id} in the playground` }, "Try it"),
+      h(
+        "div",
+        { class: "badges" },
+        [...new Set([...model.input_modalities.filter((each) => each !== "text"), ...model.supported_features])].map(
+          (each) => badge(each.replaceAll("_", " ")),
+        ),
+      ),
+      h(
+        "a",
+        {
+          class: "button",
+          href: `#/playground?model=${encodeURIComponent(model.id)}`,
+          "aria-label": `Try ${model.id} in the playground`,
+        },
+        "Try it",
+      ),
     ),
   );
 }

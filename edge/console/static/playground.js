@@ -24,16 +24,51 @@ export function playgroundView({ signal, query }) {
   }
 
   void load();
-  return [heading("Playground", "Ask a model something. Answers are charged to your balance, as your programs' are."), place];
+  return [
+    heading("Playground", "Ask a model something. Answers are charged to your balance, as your programs' are."),
+    place,
+  ];
 }
 
 function room(models, wanted, signal) {
-  const model = select("model", models.map((each) => [each.id, each.id]), models.some((each) => each.id === wanted) ? wanted : models[0].id);
+  const model = select(
+    "model",
+    models.map((each) => [each.id, each.id]),
+    models.some((each) => each.id === wanted) ? wanted : models[0].id,
+  );
   const system = h("textarea", { name: "system", rows: "3", placeholder: "You are a helpful assistant." });
-  const longest = h("input", { name: "max_tokens", type: "number", min: "1", step: "1", value: "512", inputmode: "numeric" });
-  const heat = h("input", { name: "temperature", type: "number", min: "0", max: "2", step: "0.1", placeholder: "default", inputmode: "decimal" });
-  const own = h("input", { name: "own_key", type: "password", autocomplete: "off", spellcheck: "false", placeholder: "a new one for an hour" });
-  const ask = h("textarea", { name: "ask", rows: "3", required: true, placeholder: "Write a message", "aria-label": "Message", "aria-keyshortcuts": "Enter" });
+  const longest = h("input", {
+    name: "max_tokens",
+    type: "number",
+    min: "1",
+    step: "1",
+    value: "512",
+    inputmode: "numeric",
+  });
+  const heat = h("input", {
+    name: "temperature",
+    type: "number",
+    min: "0",
+    max: "2",
+    step: "0.1",
+    placeholder: "default",
+    inputmode: "decimal",
+  });
+  const own = h("input", {
+    name: "own_key",
+    type: "password",
+    autocomplete: "off",
+    spellcheck: "false",
+    placeholder: "a new one for an hour",
+  });
+  const ask = h("textarea", {
+    name: "ask",
+    rows: "3",
+    required: true,
+    placeholder: "Write a message",
+    "aria-label": "Message",
+    "aria-keyshortcuts": "Enter",
+  });
   const send = h("button", { type: "submit", class: "button primary" }, "Send");
   const stop = button("Stop", { hidden: true });
   const clear = button("New chat", { kind: "quiet", onclick: () => reset() });
@@ -137,25 +172,51 @@ function room(models, wanted, signal) {
   return h(
     "div",
     { class: "playground-room" },
-    h("section", { class: "chat", "aria-label": "Chat" }, log, h("form", { class: "chat-form", onsubmit: submit }, ask, h("div", { class: "chat-actions" }, clear, h("span", { class: "hint" }, "Enter sends, Shift+Enter makes a line"), stop, send))),
+    h(
+      "section",
+      { class: "chat", "aria-label": "Chat" },
+      log,
+      h(
+        "form",
+        { class: "chat-form", onsubmit: submit },
+        ask,
+        h(
+          "div",
+          { class: "chat-actions" },
+          clear,
+          h("span", { class: "hint" }, "Enter sends, Shift+Enter makes a line"),
+          stop,
+          send,
+        ),
+      ),
+    ),
     h(
       "aside",
       { class: "card chat-settings", "aria-label": "Settings" },
       field("Model", model),
       field("Instructions", system, { optional: true }),
       h("div", { class: "columns two" }, field("Tokens at most", longest), field("Temperature", heat)),
-      field("API key", own, { optional: true, hint: "Paste one of yours, or leave it empty: then a key is made that ends within the hour. It stays in this page's memory." }),
+      field("API key", own, {
+        optional: true,
+        hint: "Paste one of yours, or leave it empty: then a key is made that ends within the hour. It stays in this page's memory.",
+      }),
     ),
   );
 }
 
-const turn = (role, name, ...children) => h("div", { class: `turn ${role === "user" ? "from-user" : ""}` }, h("p", { class: "turn-role" }, name), children);
+const turn = (role, name, ...children) =>
+  h("div", { class: `turn ${role === "user" ? "from-user" : ""}` }, h("p", { class: "turn-role" }, name), children);
 
 /** An answer as it grows. Text is appended to text nodes, whatever it looks like. */
 function answerBubble() {
   const said = document.createTextNode("");
   const thought = document.createTextNode("");
-  const thoughts = h("details", { class: "thoughts", hidden: true }, h("summary", null, "Reasoning"), h("div", { class: "turn-text quiet" }, thought));
+  const thoughts = h(
+    "details",
+    { class: "thoughts", hidden: true },
+    h("summary", null, "Reasoning"),
+    h("div", { class: "turn-text quiet" }, thought),
+  );
   const meter = h("p", { class: "meter" }, h("span", { class: "dots" }, "Waiting for the model"));
   const place = h("div");
   const node = turn("assistant", "Model", thoughts, h("div", { class: "turn-text answer" }, said), place, meter);
@@ -176,7 +237,8 @@ function answerBubble() {
     },
     measured(usage, pricing, tookMs) {
       const made = usage.completion_tokens ?? 0;
-      const rate = made > 1 && tookMs > firstMs ? ` · ${Math.round((made - 1) / ((tookMs - firstMs) / 1000))} tokens/s` : "";
+      const rate =
+        made > 1 && tookMs > firstMs ? ` · ${Math.round((made - 1) / ((tookMs - firstMs) / 1000))} tokens/s` : "";
       words = `${count(usage.prompt_tokens ?? 0)} tokens in, ${count(made)} out · first after ${milliseconds(Math.round(firstMs))}${rate}`;
       const about = (usage.prompt_tokens ?? 0) * Number(pricing.prompt) + made * Number(pricing.completion);
       meter.textContent = `${words} · about ${aboutUsd(about)}`;
@@ -193,7 +255,8 @@ function answerBubble() {
         const found = await api("GET", "requests", { query: { limit: 20 }, signal }).catch(() => null);
         const bill = found?.data.find((request) => request.id === id);
         if (!bill) continue;
-        const told = words ?? `${count(bill.usage.prompt_tokens)} tokens in, ${count(bill.usage.completion_tokens)} out`;
+        const told =
+          words ?? `${count(bill.usage.prompt_tokens)} tokens in, ${count(bill.usage.completion_tokens)} out`;
         meter.replaceChildren(`${told} · cost `, h("strong", null, usd(bill.cost_usd)), " · ", link);
         speak(`Answer finished. ${told}.`);
         return;

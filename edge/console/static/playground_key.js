@@ -11,7 +11,9 @@ export async function playgroundKey() {
   const now = Math.floor(Date.now() / 1000);
   if (held === null || held.expires_at - now < MARGIN_S) {
     await dropPlaygroundKey();
-    const made = await api("POST", "keys", { body: { name: "Playground", scopes: ["inference"], expires_at: now + LIFE_S } });
+    const made = await api("POST", "keys", {
+      body: { name: "Playground", scopes: ["inference"], expires_at: now + LIFE_S },
+    });
     held = { id: made.id, secret: made.secret, expires_at: made.expires_at };
   }
   return held.secret;

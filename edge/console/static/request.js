@@ -57,13 +57,22 @@ export function requestView({ signal }, id) {
       kept.replaceChildren(log ? storedCard(log, () => erase(request, kept)) : nothingStored());
     } catch (error) {
       if (error.status === 404) kept.replaceChildren(nothingStored());
-      else if (error.name !== "AbortError") kept.replaceChildren(card("Stored content", trouble(error, () => loadStored(request, kept))));
+      else if (error.name !== "AbortError")
+        kept.replaceChildren(
+          card(
+            "Stored content",
+            trouble(error, () => loadStored(request, kept)),
+          ),
+        );
     }
   }
 
   async function erase(request, kept) {
-    const done = await confirm("Delete what is stored?", h("p", null, "The input and output of this request. The request and its cost stay. This cannot be undone."), "Delete", () =>
-      api("DELETE", `logs/${encodeURIComponent(request.id)}`),
+    const done = await confirm(
+      "Delete what is stored?",
+      h("p", null, "The input and output of this request. The request and its cost stay. This cannot be undone."),
+      "Delete",
+      () => api("DELETE", `logs/${encodeURIComponent(request.id)}`),
     );
     if (!done) return;
     kept.replaceChildren(nothingStored());
@@ -72,14 +81,32 @@ export function requestView({ signal }, id) {
   }
 
   void load();
-  return [back, heading("Request", h("span", { class: "id" }, h("code", null, id), copyButton("Copy id", () => id, { class: "button quiet small" }))), place];
+  return [
+    back,
+    heading(
+      "Request",
+      h(
+        "span",
+        { class: "id" },
+        h("code", null, id),
+        copyButton("Copy id", () => id, { class: "button quiet small" }),
+      ),
+    ),
+    place,
+  ];
 }
 
 /** The log of a request, if it has one: looked for in the list, since to ask for one that is not there is an error. */
 async function storedOf(request, signal) {
-  const query = { from: Math.max(0, request.completed_at - WINDOW_S), to: request.completed_at + WINDOW_S, key: request.key_id };
+  const query = {
+    from: Math.max(0, request.completed_at - WINDOW_S),
+    to: request.completed_at + WINDOW_S,
+    key: request.key_id,
+  };
   const near = await all("logs", { query, signal });
-  return near.some((log) => log.id === request.id) ? api("GET", `logs/${encodeURIComponent(request.id)}`, { signal }) : null;
+  return near.some((log) => log.id === request.id)
+    ? api("GET", `logs/${encodeURIComponent(request.id)}`, { signal })
+    : null;
 }
 
 function facts(request, keyName) {
@@ -111,7 +138,12 @@ function bill(request) {
   if (request.usage.images > 0) rows.push({ label: "Images", tokens: request.usage.images, price: null });
   return card(
     "Cost",
-    h("p", { class: "cost-line" }, h("strong", null, usd(request.cost_usd)), h("span", { class: "quiet" }, ` ${OUTCOMES[request.outcome] ?? ""}`)),
+    h(
+      "p",
+      { class: "cost-line" },
+      h("strong", null, usd(request.cost_usd)),
+      h("span", { class: "quiet" }, ` ${OUTCOMES[request.outcome] ?? ""}`),
+    ),
     rows.length > 0 &&
       table(
         "What was counted",
@@ -122,18 +154,51 @@ function bill(request) {
         ],
         rows,
       ),
-    request.usage.reasoning_tokens > 0 && h("p", { class: "hint" }, `${count(request.usage.reasoning_tokens)} of the completion tokens are reasoning.`),
+    request.usage.reasoning_tokens > 0 &&
+      h("p", { class: "hint" }, `${count(request.usage.reasoning_tokens)} of the completion tokens are reasoning.`),
     request.refunds.length > 0 &&
-      h("div", { class: "refunds" }, h("h3", null, "Given back"), h("ul", null, request.refunds.map((refund) => h("li", null, usd(refund.amount_usd), " ", refund.reason, " ", h("span", { class: "quiet" }, time(refund.created_at)))))),
+      h(
+        "div",
+        { class: "refunds" },
+        h("h3", null, "Given back"),
+        h(
+          "ul",
+          null,
+          request.refunds.map((refund) =>
+            h(
+              "li",
+              null,
+              usd(refund.amount_usd),
+              " ",
+              refund.reason,
+              " ",
+              h("span", { class: "quiet" }, time(refund.created_at)),
+            ),
+          ),
+        ),
+      ),
   );
 }
 
 function storedCard(log, erase) {
   return card(
     "Stored content",
-    h("div", { class: "stored-head" }, h("p", { class: "card-note" }, "Deletes itself ", time(log.expires_at, { relative: true })), button("Delete now", { kind: "quiet danger-text", onclick: erase })),
+    h(
+      "div",
+      { class: "stored-head" },
+      h("p", { class: "card-note" }, "Deletes itself ", time(log.expires_at, { relative: true })),
+      button("Delete now", { kind: "quiet danger-text", onclick: erase }),
+    ),
     conversation(log),
   );
 }
 
-const nothingStored = () => card("Stored content", h("p", { class: "quiet" }, "Nothing is stored of this request. A key stores inputs and outputs only if you turn that on in its settings."));
+const nothingStored = () =>
+  card(
+    "Stored content",
+    h(
+      "p",
+      { class: "quiet" },
+      "Nothing is stored of this request. A key stores inputs and outputs only if you turn that on in its settings.",
+    ),
+  );

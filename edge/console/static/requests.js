@@ -7,8 +7,18 @@ import { bytes, count, milliseconds, time, usd } from "./format.js";
 import { badge, button, cell, empty, heading, select, skeleton, table, toast, trouble } from "./ui.js";
 
 const PAGE = 25;
-const PERIODS = [["", "All time"], ["3600", "Last hour"], ["86400", "Last 24 hours"], ["604800", "Last 7 days"], ["2592000", "Last 30 days"]];
-const SHOW = [["", "All requests"], ["errors", "Errors only"], ["stored", "With stored content"]];
+const PERIODS = [
+  ["", "All time"],
+  ["3600", "Last hour"],
+  ["86400", "Last 24 hours"],
+  ["604800", "Last 7 days"],
+  ["2592000", "Last 30 days"],
+];
+const SHOW = [
+  ["", "All requests"],
+  ["errors", "Errors only"],
+  ["stored", "With stored content"],
+];
 
 export function requestsView({ signal, query }) {
   const place = h("div", null, skeleton());
@@ -19,25 +29,50 @@ export function requestsView({ signal, query }) {
   const erase = button("Delete stored content", { kind: "quiet danger-text", onclick: () => eraseAll() });
   const filters = h(
     "form",
-    { class: "filters", "aria-label": "Filter", onsubmit: (event) => event.preventDefault(), onchange: () => keepAndLoad() },
-    [["Show", show], ["Time", period], ["Model", model], ["Key", key]].map(([label, control]) => h("label", null, h("span", null, label), control)),
+    {
+      class: "filters",
+      "aria-label": "Filter",
+      onsubmit: (event) => event.preventDefault(),
+      onchange: () => keepAndLoad(),
+    },
+    [
+      ["Show", show],
+      ["Time", period],
+      ["Model", model],
+      ["Key", key],
+    ].map(([label, control]) => h("label", null, h("span", null, label), control)),
   );
   let names = new Map();
   let loading = new AbortController();
 
   async function start() {
     const [models, keys] = await Promise.all([
-      api("GET", "models", { signal }).then((found) => found.data).catch(() => []),
+      api("GET", "models", { signal })
+        .then((found) => found.data)
+        .catch(() => []),
       all("keys", { query: { include_revoked: true }, signal }).catch(() => []),
     ]);
     names = new Map(keys.map((each) => [each.id, each.name]));
-    offer(model, models.map((each) => [each.id, each.id]), query.get("model") ?? "");
-    offer(key, keys.map((each) => [each.id, each.name]), query.get("key") ?? "");
+    offer(
+      model,
+      models.map((each) => [each.id, each.id]),
+      query.get("model") ?? "",
+    );
+    offer(
+      key,
+      keys.map((each) => [each.id, each.name]),
+      query.get("key") ?? "",
+    );
     await load();
   }
 
   function keepAndLoad() {
-    const chosen = Object.entries({ show: show.value, period: period.value, model: model.value, key: key.value }).filter(([, value]) => value);
+    const chosen = Object.entries({
+      show: show.value,
+      period: period.value,
+      model: model.value,
+      key: key.value,
+    }).filter(([, value]) => value);
     history.replaceState(null, "", `#/requests${chosen.length ? `?${new URLSearchParams(chosen)}` : ""}`);
     place.replaceChildren(skeleton());
     void load();
@@ -62,7 +97,10 @@ export function requestsView({ signal, query }) {
     const current = loading.signal;
     erase.hidden = !stored();
     try {
-      const page = await api("GET", stored() ? "logs" : "requests", { query: asked(), signal: AbortSignal.any([signal, current]) });
+      const page = await api("GET", stored() ? "logs" : "requests", {
+        query: asked(),
+        signal: AbortSignal.any([signal, current]),
+      });
       place.replaceChildren(page.data.length ? listed(page) : nothing());
     } catch (error) {
       if (error.name !== "AbortError") place.replaceChildren(trouble(error, load));
@@ -70,9 +108,21 @@ export function requestsView({ signal, query }) {
   }
 
   function nothing() {
-    if (stored()) return empty("list", "Nothing is stored", "A key stores inputs or outputs only if you turn that on in its settings.", h("a", { class: "button", href: "#/keys" }, "API keys"));
-    if (show.value || period.value || model.value || key.value) return empty("list", "No request matches", "Choose a longer time, or fewer filters.");
-    return empty("list", "No requests yet", "They are here a second or two after they end.", h("a", { class: "button primary", href: "#/playground" }, "Try a model"));
+    if (stored())
+      return empty(
+        "list",
+        "Nothing is stored",
+        "A key stores inputs or outputs only if you turn that on in its settings.",
+        h("a", { class: "button", href: "#/keys" }, "API keys"),
+      );
+    if (show.value || period.value || model.value || key.value)
+      return empty("list", "No request matches", "Choose a longer time, or fewer filters.");
+    return empty(
+      "list",
+      "No requests yet",
+      "They are here a second or two after they end.",
+      h("a", { class: "button primary", href: "#/playground" }, "Try a model"),
+    );
   }
 
   function listed(page) {
@@ -84,7 +134,15 @@ export function requestsView({ signal, query }) {
       more.disabled = true;
       try {
         const next = await api("GET", stored() ? "logs" : "requests", { query: asked(last), signal });
-        framed.querySelector("tbody").append(...next.data.map((row) => h("tr", { role: "row" }, columns.map((column) => cell(column, row)))));
+        framed.querySelector("tbody").append(
+          ...next.data.map((row) =>
+            h(
+              "tr",
+              { role: "row" },
+              columns.map((column) => cell(column, row)),
+            ),
+          ),
+        );
         last = next.last_id;
         more.hidden = !next.has_more;
       } catch (error) {
@@ -100,7 +158,14 @@ export function requestsView({ signal, query }) {
     const words = PERIODS.find(([value]) => value === period.value)[1].toLowerCase();
     const done = await confirm(
       "Delete stored content?",
-      [h("p", null, `All inputs and outputs stored of requests that ended in this time: ${words}, of all models and keys.`), h("p", null, "The requests and their costs stay. This cannot be undone.")],
+      [
+        h(
+          "p",
+          null,
+          `All inputs and outputs stored of requests that ended in this time: ${words}, of all models and keys.`,
+        ),
+        h("p", null, "The requests and their costs stay. This cannot be undone."),
+      ],
       "Delete",
       () => api("DELETE", "logs", { query: { from } }),
     );
@@ -119,7 +184,8 @@ function offer(control, options, value) {
   control.value = value;
 }
 
-const link = (row, seconds) => h("a", { href: `#/requests/${encodeURIComponent(row.id)}`, class: "row-link" }, time(seconds));
+const link = (row, seconds) =>
+  h("a", { href: `#/requests/${encodeURIComponent(row.id)}`, class: "row-link" }, time(seconds));
 const keyName = (names, row) => names.get(row.key_id) ?? h("code", null, row.key_id);
 
 /** The status, as a word where a number says little. */
@@ -135,7 +201,16 @@ const requestColumns = (names) => [
   { label: "Model", cell: (row) => row.model },
   { label: "Key", cell: (row) => keyName(names, row) },
   { label: "Status", cell: statusBadge },
-  { label: "Tokens", align: "number", cell: (row) => [count(row.usage.prompt_tokens), h("span", { class: "quiet" }, " in, "), count(row.usage.completion_tokens), h("span", { class: "quiet" }, " out")] },
+  {
+    label: "Tokens",
+    align: "number",
+    cell: (row) => [
+      count(row.usage.prompt_tokens),
+      h("span", { class: "quiet" }, " in, "),
+      count(row.usage.completion_tokens),
+      h("span", { class: "quiet" }, " out"),
+    ],
+  },
   { label: "Duration", align: "number", cell: (row) => milliseconds(row.duration_ms) },
   { label: "Cost", align: "number", cell: (row) => usd(row.cost_usd) },
 ];
@@ -146,6 +221,10 @@ const storedColumns = (names) => [
   { label: "Key", cell: (row) => keyName(names, row) },
   { label: "Status", cell: statusBadge },
   { label: "Stored", cell: (row) => [row.has_input && badge("input"), row.has_output && badge("output")] },
-  { label: "Size", align: "number", cell: (row) => bytes((row.has_input ? row.input_bytes : 0) + (row.has_output ? row.output_bytes : 0)) },
+  {
+    label: "Size",
+    align: "number",
+    cell: (row) => bytes((row.has_input ? row.input_bytes : 0) + (row.has_output ? row.output_bytes : 0)),
+  },
   { label: "Deletes itself", cell: (row) => time(row.expires_at, { relative: true }) },
 ];

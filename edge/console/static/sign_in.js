@@ -12,11 +12,19 @@ const WHY = {
 /** The sign-in view; calls `enter` with the session. */
 export function signIn(enter, message) {
   const key = h("input", {
-    name: "key", type: "password", required: true, autocomplete: "current-password", spellcheck: "false", autocapitalize: "none", placeholder: "tg_…",
+    name: "key",
+    type: "password",
+    required: true,
+    autocomplete: "current-password",
+    spellcheck: "false",
+    autocapitalize: "none",
+    placeholder: "tg_…",
   });
   const submit = h("button", { type: "submit", class: "button primary wide" }, "Sign in");
   const said = h("p", { class: "sign-in-note", role: "status" }, message);
-  const place = field("Management key", key, { hint: "A key with the management scope. Whoever runs this service gives you the first one." });
+  const place = field("Management key", key, {
+    hint: "A key with the management scope. Whoever runs this service gives you the first one.",
+  });
   const problem = place.querySelector(".field-error");
 
   const onsubmit = async (event) => {

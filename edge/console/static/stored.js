@@ -13,18 +13,26 @@ export function conversation(log) {
   );
 }
 
-const absent = (title) => h("section", { "aria-label": title }, h("h3", null, title), h("p", { class: "quiet" }, "Not stored."));
+const absent = (title) =>
+  h("section", { "aria-label": title }, h("h3", null, title), h("p", { class: "quiet" }, "Not stored."));
 
 function side(title, body, turnsOf, rawBody) {
   const read = parsed(body);
   const turns = read === undefined ? [] : turnsOf(read);
   const views = [];
   if (turns.length) views.push(["Conversation", () => turns.map(turn)]);
-  views.push([turns.length ? "JSON" : "Content", () => text(read === undefined ? body.content : JSON.stringify(read, null, 2))]);
+  views.push([
+    turns.length ? "JSON" : "Content",
+    () => text(read === undefined ? body.content : JSON.stringify(read, null, 2)),
+  ]);
   if (rawBody) views.push(["Stream", () => text(rawBody.content)]);
   const place = h("div", { class: "stored-body" });
   const buttons = views.map(([label, build]) =>
-    h("button", { type: "button", "aria-pressed": "false", onclick: (event) => choose(event.currentTarget, build) }, label),
+    h(
+      "button",
+      { type: "button", "aria-pressed": "false", onclick: (event) => choose(event.currentTarget, build) },
+      label,
+    ),
   );
 
   function choose(chosen, build) {
@@ -36,7 +44,13 @@ function side(title, body, turnsOf, rawBody) {
   return h(
     "section",
     { "aria-label": title },
-    h("div", { class: "stored-title" }, h("h3", null, title), views.length > 1 && h("div", { class: "switcher", role: "group", "aria-label": `How to show the ${title.toLowerCase()}` }, buttons)),
+    h(
+      "div",
+      { class: "stored-title" },
+      h("h3", null, title),
+      views.length > 1 &&
+        h("div", { class: "switcher", role: "group", "aria-label": `How to show the ${title.toLowerCase()}` }, buttons),
+    ),
     body.truncated && notice("warn", h("p", null, "It was longer than what is stored: this is its beginning.")),
     body.encoding === "base64" && notice("warn", h("p", null, "It is not text: shown in base64.")),
     place,
@@ -46,7 +60,12 @@ function side(title, body, turnsOf, rawBody) {
 const text = (content) => h("pre", { tabindex: "0" }, content);
 
 function turn({ role, content, note }) {
-  return h("div", { class: `turn ${role === "user" ? "from-user" : ""}` }, h("p", { class: "turn-role" }, role, note && h("span", { class: "quiet" }, ` ${note}`)), h("div", { class: "turn-text" }, content));
+  return h(
+    "div",
+    { class: `turn ${role === "user" ? "from-user" : ""}` },
+    h("p", { class: "turn-role" }, role, note && h("span", { class: "quiet" }, ` ${note}`)),
+    h("div", { class: "turn-text" }, content),
+  );
 }
 
 function parsed(body) {
@@ -67,7 +86,12 @@ function inputTurns(body) {
   if (typeof body.instructions === "string") turns.push({ role: "instructions", content: body.instructions });
   const said = body.messages ?? body.input;
   if (typeof said === "string") turns.push({ role: "user", content: said });
-  else if (Array.isArray(said)) turns.push(...said.filter(isObject).map((each) => ({ role: String(each.role ?? each.type ?? "item"), content: words(each) })));
+  else if (Array.isArray(said))
+    turns.push(
+      ...said
+        .filter(isObject)
+        .map((each) => ({ role: String(each.role ?? each.type ?? "item"), content: words(each) })),
+    );
   return turns;
 }
 
@@ -80,19 +104,30 @@ function outputTurns(body) {
     if (!isObject(message)) continue;
     const thought = message.reasoning_content ?? message.reasoning;
     if (typeof thought === "string" && thought) turns.push({ role: "reasoning", content: thought });
-    turns.push({ role: "assistant", content: words(message), note: choice.finish_reason && choice.finish_reason !== "stop" ? `ended: ${choice.finish_reason}` : "" });
+    turns.push({
+      role: "assistant",
+      content: words(message),
+      note: choice.finish_reason && choice.finish_reason !== "stop" ? `ended: ${choice.finish_reason}` : "",
+    });
   }
   for (const item of Array.isArray(body.output) ? body.output : []) {
     if (isObject(item)) turns.push({ role: String(item.role ?? item.type ?? "item"), content: words(item) });
   }
-  if (isObject(body.error)) turns.push({ role: "error", content: String(body.error.message ?? JSON.stringify(body.error)) });
+  if (isObject(body.error))
+    turns.push({ role: "error", content: String(body.error.message ?? JSON.stringify(body.error)) });
   return turns;
 }
 
 /** What a message says, in words; what is not words, as JSON. */
 function words(message) {
   const { content } = message;
-  const said = typeof content === "string" ? [content] : Array.isArray(content) ? content.map((part) => (isObject(part) ? (part.text ?? `[${part.type ?? "part"}]`) : String(part))) : [];
-  if (Array.isArray(message.tool_calls)) said.push(...message.tool_calls.map((call) => JSON.stringify(call.function ?? call)));
+  const said =
+    typeof content === "string"
+      ? [content]
+      : Array.isArray(content)
+        ? content.map((part) => (isObject(part) ? (part.text ?? `[${part.type ?? "part"}]`) : String(part)))
+        : [];
+  if (Array.isArray(message.tool_calls))
+    said.push(...message.tool_calls.map((call) => JSON.stringify(call.function ?? call)));
   return said.length ? said.map(String).join("\n") : JSON.stringify(message, null, 2);
 }

@@ -7,7 +7,12 @@ const TOAST_MS = 5000;
 
 /** A button. kind: primary, plain, quiet, danger. */
 export function button(label, { kind = "plain", symbol, ...props } = {}) {
-  return h("button", { type: "button", class: `button ${kind}`, ...props }, symbol && icon(symbol), h("span", null, label));
+  return h(
+    "button",
+    { type: "button", class: `button ${kind}`, ...props },
+    symbol && icon(symbol),
+    h("span", null, label),
+  );
 }
 
 export const badge = (text, tone = "neutral") => h("span", { class: `badge ${tone}` }, text);
@@ -74,25 +79,58 @@ export function table(caption, columns, rows, { rowClass } = {}) {
       "table",
       { role: "table" },
       h("caption", { class: "visually-hidden" }, caption),
-      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map((column) => h("th", { role: "columnheader", scope: "col", class: column.align ?? "" }, column.hideLabel ? h("span", { class: "visually-hidden" }, column.label) : column.label)))),
+      h(
+        "thead",
+        { role: "rowgroup" },
+        h(
+          "tr",
+          { role: "row" },
+          columns.map((column) =>
+            h(
+              "th",
+              { role: "columnheader", scope: "col", class: column.align ?? "" },
+              column.hideLabel ? h("span", { class: "visually-hidden" }, column.label) : column.label,
+            ),
+          ),
+        ),
+      ),
       h(
         "tbody",
         { role: "rowgroup" },
-        rows.map((row) => h("tr", { role: "row", class: rowClass?.(row) ?? "" }, columns.map((column) => cell(column, row)))),
+        rows.map((row) =>
+          h(
+            "tr",
+            { role: "row", class: rowClass?.(row) ?? "" },
+            columns.map((column) => cell(column, row)),
+          ),
+        ),
       ),
     ),
   );
 }
 
-/** The cell of one row in one column. */
+/** The cell of one row in one column. Where the table is cards, its label stands before its content. */
 export function cell(column, row) {
-  const label = column.hideLabel ? null : column.label;
-  return h("td", { role: "cell", class: `${column.align ?? ""} ${column.kind ?? ""}`, "data-label": label }, column.cell(row));
+  const { label, hideLabel, align, kind } = column;
+  const isLabelled = !hideLabel && kind !== "title";
+  const content = column.cell(row);
+  return h(
+    "td",
+    { role: "cell", class: `${align ?? ""} ${kind ?? ""}`, "data-label": isLabelled && label },
+    isLabelled ? h("div", null, content) : content,
+  );
 }
 
 /** Nothing here yet, and what to do about it. */
 export function empty(symbol, title, text, ...actions) {
-  return h("div", { class: "empty" }, h("span", { class: "empty-icon" }, icon(symbol)), h("h2", null, title), h("p", null, text), actions);
+  return h(
+    "div",
+    { class: "empty" },
+    h("span", { class: "empty-icon" }, icon(symbol)),
+    h("h2", null, title),
+    h("p", null, text),
+    actions,
+  );
 }
 
 /** Grey bars where something will be. */
@@ -123,7 +161,8 @@ export function trouble(error, retry) {
 }
 
 /** A remark. tone: info, warn. */
-export const notice = (tone, ...children) => h("div", { class: `notice ${tone}` }, icon("alert"), h("div", null, children));
+export const notice = (tone, ...children) =>
+  h("div", { class: `notice ${tone}` }, icon("alert"), h("div", null, children));
 
 /** A word about what has happened, for eyes and ears. */
 export function toast(text, tone = "ok") {

@@ -6,7 +6,11 @@ import { h } from "./dom.js";
 import { count, day, plural, usd, usdText } from "./format.js";
 import { button, card, download, empty, heading, select, skeleton, table, toast, trouble } from "./ui.js";
 
-const RANGES = [["7", "Last 7 days"], ["30", "Last 30 days"], ["90", "Last 90 days"]];
+const RANGES = [
+  ["7", "Last 7 days"],
+  ["30", "Last 30 days"],
+  ["90", "Last 90 days"],
+];
 const DAY_S = 86400;
 
 export function usageView({ signal }) {
@@ -51,12 +55,24 @@ export function usageView({ signal }) {
   }
 
   void load();
-  return [heading("Usage", "What you have, and what it was spent on. Sums are exact, and days are UTC.", range, save), money, place];
+  return [
+    heading("Usage", "What you have, and what it was spent on. Sums are exact, and days are UTC.", range, save),
+    money,
+    place,
+  ];
 }
 
 function standing(balance) {
-  const figure = (label, value, note, big = false) => h("div", { class: big ? "figure big" : "figure" }, h("dt", null, label), h("dd", null, usd(value), note && h("span", { class: "note" }, note)));
-  const held = /[1-9]/.test(balance.held_usd) ? `and ${usdText(balance.held_usd)} set aside for requests in flight and about to come` : "";
+  const figure = (label, value, note, big = false) =>
+    h(
+      "div",
+      { class: big ? "figure big" : "figure" },
+      h("dt", null, label),
+      h("dd", null, usd(value), note && h("span", { class: "note" }, note)),
+    );
+  const held = /[1-9]/.test(balance.held_usd)
+    ? `and ${usdText(balance.held_usd)} set aside for requests in flight and about to come`
+    : "";
   const grace = /[1-9]/.test(balance.grace_usd) ? `may go ${usdText(balance.grace_usd)} below zero` : "";
   const out = balance.available_usd.startsWith("-") || !/[1-9]/.test(balance.available_usd);
   return h(
@@ -70,17 +86,34 @@ function standing(balance) {
       figure("Spent this month", balance.spent_this_month_usd),
       figure("Credits so far", balance.credits_usd),
     ),
-    out && h("p", { class: "notice warn" }, "There is nothing left to spend: requests are refused until credit is added. Ask the operator of this service."),
+    out &&
+      h(
+        "p",
+        { class: "notice warn" },
+        "There is nothing left to spend: requests are refused until credit is added. Ask the operator of this service.",
+      ),
   );
 }
 
 function shown(byDay, byModel, names, days) {
   if (byDay.total.requests === 0) {
-    return [empty("chart", "Nothing spent in this time", "Requests are here a second or two after they end.", h("a", { class: "button primary", href: "#/playground" }, "Try a model"))];
+    return [
+      empty(
+        "chart",
+        "Nothing spent in this time",
+        "Requests are here a second or two after they end.",
+        h("a", { class: "button primary", href: "#/playground" }, "Try a model"),
+      ),
+    ];
   }
   const everyDay = filled(byDay.data, days);
   return [
-    card("Spend by day", h("p", { class: "card-note" }, usd(byDay.total.cost_usd), ` for ${plural(byDay.total.requests, "request")}`), spendChart(everyDay), dayTable(everyDay)),
+    card(
+      "Spend by day",
+      h("p", { class: "card-note" }, usd(byDay.total.cost_usd), ` for ${plural(byDay.total.requests, "request")}`),
+      spendChart(everyDay),
+      dayTable(everyDay),
+    ),
     card("By model and key", breakdown(byModel, names)),
   ];
 }
@@ -93,7 +126,11 @@ function dayTable(rows) {
     table(
       "Spend by day",
       [
-        { label: "Day", cell: (row) => h("time", { datetime: new Date(row.start_time * 1000).toISOString().slice(0, 10) }, day(row.start_time)) },
+        {
+          label: "Day",
+          cell: (row) =>
+            h("time", { datetime: new Date(row.start_time * 1000).toISOString().slice(0, 10) }, day(row.start_time)),
+        },
         { label: "Requests", align: "number", cell: (row) => count(row.requests) },
         { label: "Cost", align: "number", cell: (row) => usd(row.cost_usd) },
       ],
@@ -110,9 +147,30 @@ function breakdown(list, names) {
     [
       { label: "Model", kind: "title", cell: (row) => h("strong", null, row.model) },
       { label: "Key", cell: (row) => names.get(row.key_id) ?? h("code", null, row.key_id) },
-      { label: "Requests", align: "number", cell: (row) => [count(row.requests), row.errors > 0 && h("span", { class: "sub" }, plural(row.errors, "error"))] },
-      { label: "Prompt", align: "number", cell: (row) => [count(row.prompt_tokens), row.cached_tokens > 0 && h("span", { class: "sub" }, `${count(row.cached_tokens)} cached`)] },
-      { label: "Completion", align: "number", cell: (row) => [count(row.completion_tokens), row.reasoning_tokens > 0 && h("span", { class: "sub" }, `${count(row.reasoning_tokens)} reasoning`)] },
+      {
+        label: "Requests",
+        align: "number",
+        cell: (row) => [
+          count(row.requests),
+          row.errors > 0 && h("span", { class: "sub" }, plural(row.errors, "error")),
+        ],
+      },
+      {
+        label: "Prompt",
+        align: "number",
+        cell: (row) => [
+          count(row.prompt_tokens),
+          row.cached_tokens > 0 && h("span", { class: "sub" }, `${count(row.cached_tokens)} cached`),
+        ],
+      },
+      {
+        label: "Completion",
+        align: "number",
+        cell: (row) => [
+          count(row.completion_tokens),
+          row.reasoning_tokens > 0 && h("span", { class: "sub" }, `${count(row.reasoning_tokens)} reasoning`),
+        ],
+      },
       { label: "Cost", align: "number", cell: (row) => usd(row.cost_usd) },
       ...(refunds ? [{ label: "Refunded", align: "number", cell: (row) => usd(row.refunded_usd) }] : []),
     ],

@@ -1,0 +1,113 @@
+"""Signing in and out, themes, and what the page says when something is not there."""
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from tests.browser.visitor import Visitor, visiting
+from tests.harness.stack import Customer, Stack
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+LIGHT, DARK = "rgb(245, 247, 246)", "rgb(14, 19, 18)"
+
+
+async def test_a_wrong_key_is_refused_in_words_and_the_right_one_stays_out_of_reach_of_scripts(
+    visitor: Visitor, stack: Stack, customer: Customer
+) -> None:
+    page = visitor.page
+    await visitor.open()
+    inference = await stack.create_key(customer.account_id)
+    for secret, status, words in (
+        ("tg_nonsense", 401, "does not work"),
+        (inference.secret, 403, "cannot manage the account"),
+    ):
+        visitor.expect_refusal(status)
+        await page.get_by_label("Management key").fill(secret)
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page.locator(".field-error")).to_contain_text(words)
+    await visitor.sign_in(customer.secret)
+    [cookie] = await page.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/console")
+    assert await page.evaluate("document.cookie") == ""
+
+    await page.reload()
+    await visitor.heading("API keys")
+    await visitor.settled()
+    await page.get_by_role("button", name="Sign out").click()
+    await visitor.heading("Tollgate console")
+    assert await page.context.cookies() == []
+    await page.reload()
+    await visitor.heading("Tollgate console")
+
+
+async def test_the_theme_is_the_systems_unless_one_chooses_and_the_choice_is_kept(
+    browser: Browser, stack: Stack
+) -> None:
+    async with visiting(browser, stack, color_scheme="dark") as visitor:
+        page = visitor.page
+        await visitor.open()
+        for button, colour in (("System theme", DARK), ("Light theme", LIGHT), ("Dark theme", DARK)):
+            await expect(page.get_by_role("button", name=button)).to_be_visible()
+            assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == colour
+            await page.reload()
+            assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == colour
+            await page.get_by_role("button", name=button).click()
+        await expect(page.get_by_role("button", name="System theme")).to_be_visible()
+
+
+async def test_an_empty_account_is_told_what_to_do_next(visitor: Visitor, customer: Customer) -> None:
+    page = visitor.page
+    await visitor.sign_in(customer.secret)
+    for view, words in (("Usage", "Nothing spent in this time"), ("Requests", "No requests yet")):
+        await visitor.go(view)
+        await expect(page.get_by_role("heading", name=words)).to_be_visible()
+        await expect(page.get_by_role("link", name="Try a model")).to_be_visible()
+    await page.get_by_label("Show").select_option("stored")
+    await expect(page.get_by_role("heading", name="Nothing is stored")).to_be_visible()
+    visitor.expect_refusal(404)
+    await visitor.open("requests/nonsense")
+    await expect(page.get_by_role("alert")).to_contain_text("nothing with this id")
+
+
+async def test_a_service_that_is_away_is_an_error_with_a_way_on(
+    visitor: Visitor, stack: Stack, customer: Customer
+) -> None:
+    page = visitor.page
+    await visitor.sign_in(customer.secret)
+    for _ in range(3):
+        visitor.expect_refusal(503)
+    await stack.stop("usage")
+    try:
+        await visitor.go("Usage")
+        await expect(page.get_by_role("alert").first).to_contain_text("cannot be asked")
+    finally:
+        await stack.start("usage")
+    await stack.balance(customer.account_id)
+    await page.reload()
+    await expect(page.locator(".figure.big")).to_contain_text("$5.00")
+
+
+async def test_the_playground_stops_revokes_its_key_and_takes_one_of_ones_own(
+    visitor: Visitor, stack: Stack, customer: Customer
+) -> None:
+    page = visitor.page
+    own = await stack.create_key(customer.account_id, name="mine")
+    await visitor.sign_in(customer.secret)
+    await visitor.go("Playground")
+    await page.get_by_label("Message").fill("[[events=400 gap_ms=20]] go on")
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".meter")).to_contain_text("so far")
+    await page.get_by_role("button", name="Stop").click()
+    await expect(page.get_by_role("button", name="Send")).to_be_visible()
+    await visitor.go("API keys")
+    await expect(page.get_by_role("row", name="Playground")).to_contain_text("in 59 minutes")
+    await visitor.go("Playground")
+    await page.get_by_label("API key").fill(own.secret)
+    await page.get_by_label("Message").fill("one two three")
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".meter")).to_contain_text("cost")
+    await page.get_by_role("button", name="Sign out").click()
+    await visitor.heading("Tollgate console")
+    await visitor.sign_in(customer.secret)
+    await expect(page.get_by_role("row", name="mine")).to_contain_text("just now")
+    await expect(page.get_by_role("row", name="Playground")).to_have_count(0)
