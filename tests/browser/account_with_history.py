@@ -1,9 +1,17 @@
 """An account that looks lived in: keys of all kinds, models, and requests of several outcomes."""
 
+import asyncio
+import contextlib
+import secrets
+import sqlite3
+import uuid
+from pathlib import Path
+
 import aiohttp
 
 from protos.auth.v1 import auth_pb2
-from tests.harness.stack import INFERENCE, MANAGEMENT, Customer, Stack
+from protos.usage.v1 import usage_pb2
+from tests.harness.stack import INFERENCE, MANAGEMENT, Customer, Stack, new_id
 from tests.harness.upstream_answer import Answer
 
 TOLL = (
@@ -15,7 +23,7 @@ TOLL = (
 async def account_with_history(stack: Stack) -> Customer:
     """Returns its management key."""
     await _offer_models(stack)
-    manager = await stack.customer(usd=25, name="console", scopes=[MANAGEMENT])
+    manager = await stack.customer(usd=80, name="console", scopes=[MANAGEMENT])
     account_id = manager.account_id
     website = await stack.create_key(
         account_id,
@@ -55,8 +63,35 @@ async def account_with_history(stack: Stack) -> Customer:
                 await answered.read()
             asked += 1
     await stack.settled(manager, asked)
+    invented = await asyncio.to_thread(_tell_of_a_month, stack.folder / "usage.db", account_id)
+    debit = usage_pb2.AdjustRequest(
+        request_id=new_id(), account_id=account_id, amount_nanousd=-invented, note="history"
+    )
+    await stack.call(stack.usage_admin.Adjust, debit)
     stack.upstream.default = Answer(text=TOLL, events=44, prompt_tokens=14)
     return manager
+
+
+def _tell_of_a_month(database: Path, account_id: str) -> int:
+    """Copies the requests into the days before today: no service would let anybody write the past.
+    Returns what they cost, in nano-USD."""
+    invented = 0
+    with contextlib.closing(sqlite3.connect(database, timeout=5)) as connection, connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(usage_event)")]
+        rows = connection.execute("SELECT * FROM usage_event WHERE account_id = ?", [account_id]).fetchall()
+        for days_ago in range(1, 30):
+            for number, row in enumerate(rows * 3):
+                event = dict(zip(columns, row, strict=True))
+                if (days_ago * 5 + number * 3) % 8 < 2 + 3 * ((days_ago + 2) % 7 < 2):  # quieter at weekends
+                    continue
+                event["request_id"] = secrets.token_bytes(16) if isinstance(row[1], bytes) else str(uuid.uuid4())
+                for name in ("admit_time_us", "end_time_us"):
+                    event[name] -= days_ago * 86_400_000_000 + number * 1_000_000
+                event["charged_nanousd"] *= 90 + 7 * ((days_ago * 13 + number) % 11)
+                invented += event["charged_nanousd"]
+                marks = ", ".join("?" * len(columns))
+                connection.execute(f"INSERT INTO usage_event VALUES ({marks})", [event[name] for name in columns])
+    return invented
 
 
 async def _offer_models(stack: Stack) -> None:

@@ -76,11 +76,14 @@ export function spendChart(rows) {
     );
   }
 
-  frame.addEventListener("pointermove", (event) => {
+  function point(event) {
     const box = frame.getBoundingClientRect();
     const index = Math.floor(((event.clientX - box.left - LEFT) / (box.width - LEFT)) * rows.length);
     if (index >= 0 && index < rows.length && index !== current) mark(index);
-  });
+  }
+
+  frame.addEventListener("pointermove", point);
+  frame.addEventListener("pointerdown", point);
   frame.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (step === undefined) return;
