@@ -4,9 +4,10 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from rich.console import Console
 from bench.process import Target, python_module, raise_file_limit
 from bench.report import BASELINE, missed, show
 from bench.rounds import Plan, measure
-from bench.stack import tollgate
+from bench.stack import INTERVAL, LIMITED, PLAIN, tollgate
 
 _FULL = Plan(rounds=5, requests=5_000, streams=300, latency_s=3.0, memory_s=4.0)
 _QUICK = Plan(rounds=2, requests=2_000, streams=120, latency_s=1.0, memory_s=2.0)
@@ -26,7 +27,9 @@ def _aiohttp(upstream: str) -> Iterator[Target]:
         yield Target(BASELINE, f"http://127.0.0.1:{ready['port']}", "unused", {"edge": [process.pid]})
 
 
-_TARGETS = {BASELINE: _aiohttp, "tollgate": tollgate}
+_VARIANTS = {variant.name: partial(tollgate, variant=variant) for variant in (PLAIN, LIMITED, INTERVAL)}
+_TARGETS: dict[str, Callable[[str], AbstractContextManager[Target]]] = {BASELINE: _aiohttp, **_VARIANTS}
+_DEFAULT_TARGETS = [BASELINE, PLAIN.name]
 
 
 def main() -> int:
@@ -36,7 +39,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every value of every round as JSON")
     parser.add_argument("--requests", type=int, metavar="N", help="requests per round")
     parser.add_argument("--rounds", type=int, metavar="N")
-    parser.add_argument("--targets", default=",".join(_TARGETS), help="comma-separated: %(default)s")
+    parser.add_argument(
+        "--targets", default=",".join(_DEFAULT_TARGETS), help=f"comma-separated, of {', '.join(_TARGETS)}"
+    )
     parser.add_argument("--check", action="store_true", help="exit with 1 where a goal is missed")
     options = parser.parse_args()
     names = options.targets.split(",")

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,34 @@ _CREDIT_USD = "1000000"
 _CREDENTIAL_VARIABLE = "TOLLGATE_BENCH_UPSTREAM_KEY"
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A way to set Tollgate up: what its key is created with, and settings."""
+
+    name: str
+    key_options: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+PLAIN = Variant("tollgate")
+# Limits that nobody reaches here: what is measured is what keeping them costs.
+LIMITED = Variant(
+    "tollgate-limited",
+    (
+        "--requests-per-minute",
+        "10000000",
+        "--tokens-per-minute",
+        "10000000000",
+        "--concurrent-requests",
+        "100000",
+    ),
+)
+# Answers do not wait for their usage to be on disk: the difference is what durability against a power cut costs.
+INTERVAL = Variant("tollgate-interval", settings={"TOLLGATE_EDGE_DURABILITY": "interval"})
+
+
 @contextmanager
-def tollgate(upstream: str) -> Iterator[Target]:
+def tollgate(upstream: str, variant: Variant = PLAIN) -> Iterator[Target]:
     """Starts everything in a folder of its own, in front of `upstream`; ends and removes it.
 
     Raises:
@@ -35,13 +62,19 @@ def tollgate(upstream: str) -> Iterator[Target]:
     with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as folder:
         home = Path(folder)
         (home / "catalog.yaml").write_text(_catalog(upstream))
-        environment = {**os.environ, "TOLLGATE_COMMAND_DATA_DIR": str(home / "data"), _CREDENTIAL_VARIABLE: "upstream"}
+        environment = {
+            **os.environ,
+            **variant.settings,
+            "TOLLGATE_COMMAND_DATA_DIR": str(home / "data"),
+            _CREDENTIAL_VARIABLE: "upstream",
+        }
         with _running(home, environment) as ready:
             pids: dict[str, int] = ready["child_pids"]
             services = [pid for name, pid in pids.items() if name != "edge"]
             # `tollgate up` itself only waits for its children, and is no part of a cluster.
             base_url = ready["base_url"].removesuffix("/v1")
-            yield Target("tollgate", base_url, _paid_key(environment), {"edge": [pids["edge"]], "services": services})
+            key = _paid_key(environment, variant.key_options)
+            yield Target(variant.name, base_url, key, {"edge": [pids["edge"]], "services": services})
 
 
 def _catalog(upstream: str) -> str:
@@ -91,11 +124,11 @@ def _ready(process: "subprocess.Popen[bytes]", ready_file: Path, log: Path) -> d
     raise RuntimeError("\n".join(["`tollgate up` did not become ready; its last lines:", *lines]))
 
 
-def _paid_key(environment: dict[str, str]) -> str:
+def _paid_key(environment: dict[str, str], key_options: Sequence[str]) -> str:
     """The secret of a new key whose account will not run dry."""
     account = _text_in(_run(environment, "accounts", "create", "bench"), "account_id")
     _run(environment, "credits", "grant", account, _CREDIT_USD)
-    return _text_in(_run(environment, "keys", "create", account), "secret")
+    return _text_in(_run(environment, "keys", "create", account, *key_options), "secret")
 
 
 def _text_in(document: Any, name: str) -> str:
