@@ -113,7 +113,7 @@ function show() {
   }
   document.title = `${id === null ? found.label : "Request"} · Tollgate console`;
   const main = document.getElementById("main");
-  const context = { signal: leaving.signal, who, query: new URLSearchParams(query), reload: show };
+  const context = { signal: leaving.signal, who, query: new URLSearchParams(query) };
   main.className = found.path;
   main.replaceChildren(...[id === null ? found.view(context) : requestView(context, id)].flat());
   if (shown) {

@@ -19,7 +19,6 @@ const PATHS = {
   download: ["M10 3.5v9", "M6.2 9l3.8 3.8L13.8 9", "M4 16.5h12"],
   back: ["M12.5 4.5L7 10l5.5 5.5"],
   alert: ["M10 3.2l7.4 13H2.6z", "M10 8v4", "M10 14.2h.01"],
-  close: ["M5 5l10 10", "M15 5L5 15"],
 };
 
 /** A drawing that says nothing to a screen reader: the words beside it do. */
