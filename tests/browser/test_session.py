@@ -1,11 +1,14 @@
 """Signing in and out, themes, and what the page says when something is not there."""
 
+from pathlib import Path
+
 import pytest
 from playwright.async_api import Browser, expect
 
 from tests.browser.visitor import Visitor, visiting
+from tests.harness.certificates import Authority
 from tests.harness.eventually import eventually
-from tests.harness.stack import Customer, Stack
+from tests.harness.stack import MANAGEMENT, Customer, Stack, open_stack
 from tests.stack.client import Client
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -40,6 +43,23 @@ async def test_a_wrong_key_is_refused_in_words_and_the_right_one_stays_out_of_re
     assert await page.context.cookies() == []
     await page.reload()
     await visitor.heading("Tollgate console")
+
+
+async def test_over_https_the_cookie_never_travels_in_the_clear(browser: Browser, tmp_path: Path) -> None:
+    files = Authority(tmp_path / "tls").issue("public")
+    settings = {"edge": {"https_certificate_file": files.certificate, "https_key_file": files.key}}
+    async with (
+        open_stack(tmp_path, settings=settings) as stack,
+        visiting(browser, stack, scheme="https", ignore_https_errors=True) as visitor,
+    ):
+        customer = await stack.customer(scopes=[MANAGEMENT])
+        await visitor.sign_in(customer.secret)
+        [cookie] = await visitor.page.context.cookies()
+        assert (cookie["secure"], cookie["httpOnly"]) == (True, True)
+        await visitor.go("Usage")
+        await visitor.page.get_by_role("button", name="Sign out").click()
+        await visitor.heading("Tollgate console")
+        assert await visitor.page.context.cookies() == []
 
 
 async def test_the_theme_is_the_systems_unless_one_chooses_and_the_choice_is_kept(

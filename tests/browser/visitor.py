@@ -93,9 +93,10 @@ class Visitor:
 
 @asynccontextmanager
 async def visiting(
-    browser: Browser, stack: Stack, *, size: tuple[int, int] = DESKTOP, **context: Any
+    browser: Browser, stack: Stack, *, size: tuple[int, int] = DESKTOP, scheme: str = "http", **context: Any
 ) -> AsyncIterator[Visitor]:
     """A visitor with a browser profile of its own. Fails at its end if the browser complained."""
+    url = stack.edge_url.replace("http:", f"{scheme}:")
     width, height = size
     opened = await browser.new_context(
         viewport={"width": width, "height": height},
@@ -109,8 +110,8 @@ async def visiting(
     try:
         opened.set_default_timeout(ACTION_TIMEOUT_MS)
         await opened.add_init_script(_REPORT_VIOLATIONS)
-        await opened.grant_permissions(["clipboard-read", "clipboard-write"], origin=stack.edge_url)
-        visitor = Visitor(await opened.new_page(), stack.edge_url)
+        await opened.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
+        visitor = Visitor(await opened.new_page(), url)
         yield visitor
         assert not visitor.complaints, "\n".join(visitor.complaints)
     finally:
