@@ -296,13 +296,15 @@ async def usage_service(database_url: str, **values: Any) -> AsyncIterator[Usage
         RpcServer(servicers, Serving(drain_s=configured.drain_s)) as server,
         client.channel(f"127.0.0.1:{server.port}") as channel,
     ):
-        yield UsageService(
-            server.port,
-            rpc.MeteringServiceStub(channel),
-            rpc.UsageServiceStub(channel),
-            rpc.UsageAdminServiceStub(channel),
-            rpc.LogServiceStub(channel),
-            database,
-        )
-        lifetime.stop()
+        try:
+            yield UsageService(
+                server.port,
+                rpc.MeteringServiceStub(channel),
+                rpc.UsageServiceStub(channel),
+                rpc.UsageAdminServiceStub(channel),
+                rpc.LogServiceStub(channel),
+                database,
+            )
+        finally:
+            lifetime.stop()  # after a failure too: it ends open streams, which the server would wait for
         assert lifetime.failure is None, lifetime.failure

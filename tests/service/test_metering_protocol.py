@@ -87,6 +87,13 @@ class ShiftedClock(SystemClock):
         return super().monotonic() + self.shift_s
 
 
+class StoppedClock(ShiftedClock):
+    """Its monotonic clock moves when a test says so, and only then."""
+
+    def monotonic(self) -> float:
+        return self.shift_s
+
+
 @dataclass(frozen=True, slots=True)
 class EdgeSide:
     """A meter and what it runs on."""
@@ -110,8 +117,10 @@ class EdgeSide:
 
 
 @asynccontextmanager
-async def edge(port: int, settings: MeteringSettings, *, wait: bool = True) -> AsyncIterator[EdgeSide]:
-    lifetime, clock = Lifetime(), ShiftedClock()
+async def edge(
+    port: int, settings: MeteringSettings, *, wait: bool = True, clock: ShiftedClock | None = None
+) -> AsyncIterator[EdgeSide]:
+    lifetime, clock = Lifetime(), clock or ShiftedClock()
     async with client.channel(f"127.0.0.1:{port}") as channel:
         async with Meter(settings, usage_pb2_grpc.MeteringServiceStub(channel), clock, lifetime) as meter:
             if wait:
@@ -507,7 +516,7 @@ async def test_without_usage_svc_requests_go_on_from_the_lease_until_the_session
     local_usage: UsageService, relay: Relay, settings: MeteringSettings
 ) -> None:
     await local_usage.credit("a", 5 * USD)
-    async with edge(relay.port, settings) as side:
+    async with edge(relay.port, settings, clock=StoppedClock()) as side:
         await side.request("a")
         relay.cut()
         for _ in range(20):
