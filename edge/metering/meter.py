@@ -118,8 +118,9 @@ class Meter:
         self._recall = RecallWatch(self._stub, self._settings, self._acquirer.on_recalled, self._acquirer.on_funds)
         self._waiting = self._acquirer.waiting
         supervise = self._lifetime.supervise
+        self._session_task = supervise("metering session", self._keeper.run())
         self._tasks = [
-            supervise("metering session", self._keeper.run()),
+            self._session_task,
             supervise("metering shipper", self._shipper.run_live()),
             supervise("metering backlog", self._shipper.run_backlog()),
             supervise("metering upkeep", self._run_upkeep()),
@@ -135,6 +136,7 @@ class Meter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_closing = True
+        await end_tasks([self._session_task])  # a seal whose answer was lost ends its heartbeats: no reason for another
         try:
             async with asyncio.timeout(self._settings.drain_s):
                 if self._log is not None and self._book is not None:
@@ -142,11 +144,8 @@ class Meter:
                     await self._commit.settle(self._log)
                     await self._shipper.drain()
         except TimeoutError:
-            _log.warning(
-                "usage is left in the spool for the next start",
-                records=self._shipper.unshipped_records,
-                folder=str(self._spool.folder),
-            )
+            left = self._shipper.unshipped_records
+            _log.warning("usage is left in the spool for the next start", records=left, folder=str(self._spool.folder))
         finally:
             await end_tasks(self._tasks)
             self._observe()

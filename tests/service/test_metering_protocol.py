@@ -21,6 +21,7 @@ from edge.metering.refusals import FundsHeld, FundsUsedUp, MeteringRefusal, Mete
 from edge.metering.settings import Durability, MeteringSettings
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 from tests.harness.eventually import eventually
+from tests.harness.faulty_channel import FaultyCalls, FaultyHints, MessageFault, faulty_channel
 from tests.harness.usage_service import USD, UsageService, event, new_id, uncharged, usage_service
 
 HOLD = 10_000_000
@@ -118,10 +119,15 @@ class EdgeSide:
 
 @asynccontextmanager
 async def edge(
-    port: int, settings: MeteringSettings, *, wait: bool = True, clock: ShiftedClock | None = None
+    port: int,
+    settings: MeteringSettings,
+    *,
+    wait: bool = True,
+    clock: ShiftedClock | None = None,
+    faults: FaultyCalls | FaultyHints | None = None,
 ) -> AsyncIterator[EdgeSide]:
     lifetime, clock = Lifetime(), clock or ShiftedClock()
-    async with client.channel(f"127.0.0.1:{port}") as channel:
+    async with client.channel(f"127.0.0.1:{port}") if faults is None else faulty_channel(port, faults) as channel:
         async with Meter(settings, usage_pb2_grpc.MeteringServiceStub(channel), clock, lifetime) as meter:
             if wait:
                 await eventually(lambda: meter.ready)
@@ -800,4 +806,66 @@ async def test_many_clients_race_for_the_funds_of_twenty_requests_over_three_edg
     balance = await usage.balance("a")
     assert balance.reserved_nanousd == 0
     assert balance.posted_nanousd == HOLD - CHARGE
+    await usage.audit()
+
+
+async def patient_request(side: EdgeSide, account_id: str) -> str:
+    """One whole request of a client that tries again while usage_svc cannot be asked. Its id."""
+    admitted: list[Admission] = []
+
+    async def is_admitted() -> bool:
+        try:
+            admitted.append(await side.admit(account_id))
+        except (MeteringUnavailable, FundsHeld):
+            return False
+        return True
+
+    await eventually(is_admitted, timeout_s=20.0)
+    await side.meter.finish(admitted[0], event(account_id), CHARGE)
+    return admitted[0].request_id
+
+
+@pytest.mark.parametrize("method", ["OpenSession", "Heartbeat", "Acquire", "RecordUsage", "Seal"])
+@pytest.mark.parametrize("fault", list(MessageFault))
+async def test_messages_that_get_lost_come_twice_or_come_late_change_no_bill(
+    usage: UsageService, settings: MeteringSettings, method: str, fault: MessageFault
+) -> None:
+    """`last` runs under-held on a lease of its own, and hands its slot on: five in a row."""
+    await usage.credit("usual", 5 * USD)
+    await usage.set_grace("last", 0)
+    await usage.credit("last", HOLD // 2)
+    faults = FaultyCalls(method, fault)
+    async with edge(usage.port, replace(settings, heartbeat_s_max=0.05), faults=faults) as side:
+        asked = {await patient_request(side, account) for account in ["usual", "last"] * 5}
+        if method == "Heartbeat":
+            await eventually(lambda: faults.count["broken"] >= 2)
+        assert side.meter.ready
+    assert faults.count["broken"] > 0
+    assert set(await outcomes(usage)) == asked
+    for account_id in ("usual", "last"):
+        balance = await usage.balance(account_id)
+        assert (balance.charged_nanousd, balance.reserved_nanousd) == (5 * CHARGE, 0)
+    assert await states(usage) == [usage_pb2.SESSION_STATE_DRAINED]
+    assert await usage.rows("SELECT COALESCE(SUM(overflow_nanousd), 0) FROM usage_event") == [(0,)]
+    await usage.audit()
+
+
+@pytest.mark.parametrize("fault", [MessageFault.LOST, MessageFault.REPEATED])
+async def test_recalls_that_get_lost_or_come_twice_only_cost_time(
+    usage: UsageService, settings: MeteringSettings, tmp_path: Path, fault: MessageFault
+) -> None:
+    await usage.set_grace("a", 0)
+    await usage.credit("a", 3 * HOLD)
+    hints = FaultyHints(fault)
+    sitting = replace(settings, lease_window_s=0.5)  # without a recall, idle funds come back after this
+    asking = replace(settings, spool_dir=tmp_path / "asking")
+    async with edge(usage.port, sitting, faults=hints) as one, edge(usage.port, asking) as other:
+        await eventually(lambda: one.meter._recall.stands or fault is MessageFault.LOST)
+        asked = {await patient_request(one, "a")}
+        asked.add(await patient_request(other, "a"))
+        asked.add(await patient_request(one, "a"))
+        await eventually(lambda: hints.broken > 0)
+    assert set(await outcomes(usage)) == asked
+    balance = await usage.balance("a")
+    assert (balance.charged_nanousd, balance.reserved_nanousd) == (3 * CHARGE, 0)
     await usage.audit()
