@@ -23,9 +23,10 @@ _KEY_VARIABLE = "KEY"
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """The demo account; `secret` is its key's, on the first start only."""
+    """The demo account; the secrets are those of its keys, on the first start only."""
 
     secret: str | None
+    console_secret: str | None  # of the key that signs in to the console
     balance_usd: str
 
 
@@ -57,8 +58,18 @@ async def prepare_demo(services: Services, imported_secret: str = "") -> Demo:
         secret=imported_secret,
     )
     secret = (await services.call(services.auth_admin.CreateKey, key)).secret
+    console_secret = "" if imported_secret else await _console_secret(services, account.account_id)
     balance = await services.call(services.usage.GetBalance, usage_pb2.GetBalanceRequest(account_id=account.account_id))
-    return Demo(secret or None, usd_from_nanousd(balance.balance.posted_nanousd))
+    return Demo(secret or None, console_secret or None, usd_from_nanousd(balance.balance.posted_nanousd))
+
+
+async def _console_secret(services: Services, account_id: str) -> str:
+    key = auth_pb2.CreateKeyRequest(
+        request_id=f"demo-console-key-{account_id}",
+        key=auth_pb2.Key(account_id=account_id, name="console", scopes=[auth_pb2.SCOPE_MANAGEMENT]),
+    )
+    secret: str = (await services.call(services.auth_admin.CreateKey, key)).secret
+    return secret
 
 
 def _hash(imported_secret: str) -> str:
@@ -77,6 +88,12 @@ def explain(narration: Narration, demo: Demo, base_url: str, data_dir: Path) -> 
     else:
         narration.say("  key        the one that the first start showed; another one is made by")
         narration.say(f"             {tollgate} keys create {ACCOUNT_NAME}")
+    narration.say(f"  console    {base_url.removesuffix('/v1')}/console")
+    if demo.console_secret:
+        narration.say(f"             sign in with {demo.console_secret}   (shown this once, too)")
+    else:
+        narration.say("             sign in with the other key of the first start; another one is made by")
+        narration.say(f"             {tollgate} keys create {ACCOUNT_NAME} --scope management")
     narration.heading("Ask it something, from another terminal")
     narration.code(f"{_KEY_VARIABLE}={demo.secret or 'the-key'}\n\n{_curl(base_url)}")
     narration.heading("The same with the OpenAI SDK for Python (pip install openai)")

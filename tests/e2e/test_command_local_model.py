@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,11 @@ def test_what_make_run_prints_works_as_it_stands_and_lasts(tmp_path: Path) -> No
         snippet = _between(printed, "from openai import OpenAI", "\n\nWhat that cost")
         assert "CompletionUsage(" in _run([sys.executable, "-c", snippet])
         _listed_are_only_live_models(stack, secret[0])
+        console = re.search(r"console +(http://\S+)\n +sign in with (tg_\w+)", printed)
+        assert console is not None
+        assert b"<!doctype html>" in _got(console[1]).lower()
+        balance = _got(f"{stack.base_url}/balance", console[2])
+        assert b"balance_usd" in balance, balance
         eventually_sync(lambda: stack.balance(ACCOUNT_NAME).charged_nanousd > 0, 30)
         balance_command = _between(printed, "What that cost\n", "\n")
         assert "USD" in _run(["sh", "-c", balance_command])
@@ -47,6 +53,13 @@ def test_what_make_run_prints_works_as_it_stands_and_lasts(tmp_path: Path) -> No
         assert stack.balance(ACCOUNT_NAME).posted_nanousd == before.posted_nanousd
         assert stack.balance(ACCOUNT_NAME).credited_nanousd == before.credited_nanousd
         _listed_are_only_live_models(stack, secret[0])
+
+
+def _got(url: str, key: str = "") -> bytes:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        body: bytes = answer.read()
+        return body
 
 
 def _listed_are_only_live_models(stack: RunningStack, secret: str) -> None:
