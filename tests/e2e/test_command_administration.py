@@ -129,6 +129,16 @@ def test_an_audit_says_what_it_checked_and_that_it_holds(tollgate: Tollgate) -> 
     assert "All holds." in for_people.stdout
 
 
+def test_the_session_of_a_running_edge_is_listed_and_not_released_by_force(tollgate: Tollgate) -> None:
+    (session,) = tollgate("sessions", "list", "--json").document["sessions"]
+    assert session["state"] == "alive"
+    assert session["spool_uuid"] in tollgate("sessions", "list").stdout
+    refused = tollgate("sessions", "force", session["spool_uuid"], str(session["incarnation"]), "--json")
+    assert refused.error["reason"] == "SESSION_ALIVE"
+    unknown = tollgate("sessions", "force", session["spool_uuid"], str(session["incarnation"] + 1), "--json")
+    assert unknown.error["reason"] == "SESSION_UNKNOWN"
+
+
 def test_more_than_there_is_is_taken_only_by_force(tollgate: Tollgate) -> None:
     tollgate("accounts", "create", "forced")
     tollgate("credits", "grant", "forced", "1.00")
