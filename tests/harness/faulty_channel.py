@@ -22,7 +22,7 @@ def _unavailable() -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, "lost on the way, as scripted")
 
 
-class FaultyCalls(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc] # the stubs have no types for it
+class FaultyCalls(grpc.aio.UnaryUnaryClientInterceptor):
     """Breaks the calls of one method, named without its service. `count` says how many by what became of them."""
 
     def __init__(self, method: str, fault: MessageFault) -> None:
@@ -62,7 +62,7 @@ class FaultyCalls(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc] #
             self.count["late and answered"] += 1
 
 
-class FaultyHints(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc] # the stubs have no types for it
+class FaultyHints(grpc.aio.UnaryStreamClientInterceptor):
     """Ends every server stream before its first message, or delivers each message twice."""
 
     def __init__(self, fault: MessageFault) -> None:
