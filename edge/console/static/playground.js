@@ -76,7 +76,12 @@ function room(models, wanted, signal) {
   let messages = [];
   let asking = null;
 
-  const greeting = () => h("p", { class: "chat-empty" }, "The chat starts here. Only this page remembers it.");
+  const greeting = () =>
+    h(
+      "p",
+      { class: "chat-empty" },
+      "The chat starts here. Unless your key stores content, only this page remembers it.",
+    );
 
   function reset() {
     asking?.abort();
