@@ -9,7 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from chassis.client import call
 from chassis.clock import Clock
@@ -32,6 +32,7 @@ HELD_WAIT_S = 0.5
 HELD_RETRY_S = 0.1
 LINGER_S = 0.03  # near the limit: what is free goes back after so long, of several requests in one call
 REFUSAL_MEMORY_S = 0.2
+ENDED_AFTER = timedelta(hours=1)  # so long after its end nobody asks for a period
 UNREACHABLE_S = 0.5  # after a failed call: how long requests are refused without a new one
 
 _log = logger(__name__)
@@ -91,13 +92,20 @@ class SpendBook:
         *,
         rpc_timeout_s: float,
     ) -> None:
-        self._stub, self._monotonic, self._session = stub, clock.monotonic, session
+        self._stub, self._monotonic, self._now, self._session = stub, clock.monotonic, clock.now, session
         self._rpc_timeout_s = rpc_timeout_s
         self._shares: dict[tuple[str, str], Share] = {}  # by key and period
+        # What forgotten shares had been granted, had given back and spent: the totals in usage_svc go on for as long as
+        # the session and the period do, and a share that began at nothing would take them for new funds.
+        self._forgotten: dict[tuple[str, str], tuple[int, int, int]] = {}
+        self._forgotten_of: tuple[usage_pb2.Session | None, str] = (None, "")  # session and day
         self._to_ask: dict[int, Share] = {}  # by identity: a share of a former session may still end its requests
         self._unreachable_until_s = -math.inf
         self._wake = asyncio.Event()
         self._seq = 0
+
+    def __len__(self) -> int:
+        return len(self._shares)
 
     async def hold(
         self, account_id: str, key_id: str, limit: SpendLimit, hold_nanousd: int, admit_time_s: float
@@ -160,7 +168,11 @@ class SpendBook:
         share = self._shares.get((key_id, period_id))
         if share is None or share.session != session:
             lease = Lease("", key_id, self._monotonic(), WINDOW_S)
-            share = Share(session, account_id, key_id, period_id, limit.limit_nanousd, lease)
+            if self._forgotten_of[0] == session and (key_id, period_id) in self._forgotten:
+                totals = self._forgotten.pop((key_id, period_id))
+                lease.granted_nanousd, lease.returned_nanousd, lease.settled_nanousd = totals
+            returned = lease.returned_nanousd
+            share = Share(session, account_id, key_id, period_id, limit.limit_nanousd, lease, returned)
             self._shares[(key_id, period_id)] = share
             self._wake.set()
         share.limit_nanousd = limit.limit_nanousd
@@ -168,6 +180,7 @@ class SpendBook:
 
     def _look(self) -> None:
         now_s, session = self._monotonic(), self._session()
+        self._forget_for_good(session)
         for which, share in list(self._shares.items()):
             lease = share.lease
             if share.session != session:
@@ -178,7 +191,18 @@ class SpendBook:
             if unsent or lease.surplus_nanousd(now_s) or (lease.near_limit and lease.free_nanousd > 0):
                 self._ask(share)
             elif lease.is_idle and not share.waiting and lease.free_nanousd <= 0 and now_s - lease.use_time > WINDOW_S:
+                self._forgotten[which] = lease.granted_nanousd, lease.returned_nanousd, lease.settled_nanousd
                 del self._shares[which]
+
+    def _forget_for_good(self, session: usage_pb2.Session | None) -> None:
+        """Once a day, or with the session: what can be asked for no more."""
+        day = (self._now() - ENDED_AFTER).date().isoformat()
+        if self._forgotten_of[0] != session:
+            self._forgotten = {}
+        elif self._forgotten_of[1] != day:
+            # A period's id is the beginning of the ids of its days, or comes after them.
+            self._forgotten = {which: had for which, had in self._forgotten.items() if which[1] >= day[: len(which[1])]}
+        self._forgotten_of = session, day
 
     def _ask(self, share: Share) -> None:
         self._to_ask[id(share)] = share
@@ -189,7 +213,7 @@ class SpendBook:
         asked: list[Share] = []
         for identity, share in list(self._to_ask.items())[:KEYS_PER_CALL_MAX]:
             del self._to_ask[identity]
-            if share.session == session:
+            if share.session == session and self._shares.get((share.key_id, share.period_id)) is share:
                 asked.append(share)
             else:
                 self._refuse_all(share, _unreachable)

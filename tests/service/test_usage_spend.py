@@ -1,14 +1,22 @@
 """usage_svc: spend limits of keys over gRPC, on both engines."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from chassis.clock import SystemClock
 from chassis.faults import FailedPrecondition, InvalidArgument
+from edge.access.key_cache import SpendLimit
+from edge.limits.spend import WINDOW_S, SpendBook
+from edge.openai.errors import RequestError
+from protos.auth.v1 import auth_pb2
 from protos.usage.v1 import usage_pb2 as pb
+from tests.harness.eventually import eventually
 from tests.harness.usage_service import USD, Edge, UsageService, event, usage_service
 from usage_svc.driver import Query, Script, write_by_script
 
@@ -150,3 +158,37 @@ async def test_a_wrong_demand_is_named(usage: UsageService, demands: list[pb.Spe
     with pytest.raises(InvalidArgument) as caught:
         await acquire(usage, edge, *demands)
     assert [violation.field for violation in caught.value.violations] == [field]
+
+
+class HurriedClock(SystemClock):
+    """The machine's, with a monotonic clock that a test can put forward."""
+
+    shift_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.shift_s
+
+
+async def test_a_key_that_was_idle_for_long_has_no_more_of_its_limit_than_before(usage: UsageService) -> None:
+    edge, clock = await usage.open_edge(), HurriedClock()
+    book = SpendBook(usage.metering, clock, lambda: edge.session, rpc_timeout_s=5.0)
+    limit, served = SpendLimit(2_000_000, auth_pb2.SPEND_PERIOD_MONTH), 0
+
+    def is_forgotten() -> bool:
+        clock.shift_s += 2 * WINDOW_S
+        return not len(book)
+
+    running = asyncio.create_task(book.run())
+    try:
+        for _ in range(3):
+            with suppress(RequestError):
+                for _ in range(6):
+                    held = await book.hold("acme", "key-1", limit, 300_000, time.time())
+                    edge.spool(event("acme"))
+                    held.settle(200_000)
+                    served += 1
+            await edge.ship()
+            await eventually(is_forgotten, 20.0)
+    finally:
+        running.cancel()
+    assert 7 <= served <= 10  # of 200,000 each
