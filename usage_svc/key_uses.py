@@ -34,11 +34,15 @@ class KeyUses:
         columns = list(zip(*events, strict=True))
         if not columns:
             return
-        noted, ends = self._noted, zip(columns[_ACCOUNT], columns[_KEY], columns[_END], strict=True)
-        # A key's requests of one batch end in about their order; seconds later the next batch has the last word.
-        for key, end_time_us in {(account_id, key_id): end for account_id, key_id, end in ends}.items():
-            if key in noted or len(noted) < MAX_KEYS:
-                noted[key] = max(end_time_us, noted.get(key, 0))
+        noted = self._noted
+        keys = zip(columns[_ACCOUNT], columns[_KEY], strict=True)
+        for key, end_time_us in zip(keys, columns[_END], strict=True):
+            known_us = noted.get(key)
+            if known_us is None:
+                if len(noted) < MAX_KEYS:
+                    noted[key] = end_time_us
+            elif known_us < end_time_us:
+                noted[key] = end_time_us
 
     async def flush_for_ever(self) -> None:
         """Writes what was noted, until cancelled. While the database is away it is kept."""

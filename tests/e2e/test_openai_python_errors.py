@@ -133,21 +133,24 @@ def test_funds_used_up_are_an_api_status_error_that_is_not_repeated(
 async def test_funds_held_by_another_request_are_a_rate_limit_error_until_it_ends(
     stack: RunningStack, upstream: UpstreamProcess
 ) -> None:
-    customer = new_customer(stack, credit_usd="0.012")  # one hold of 0.008 and a bit, and no second one
+    # One hold of 0.008 and a bit; what is left is for one more request, the account's last, that may run under-held.
+    customer = new_customer(stack, credit_usd="0.012")
     customer.set_grace(0)
-    upstream.script(Answer(headers_delay_ms=700))
+    upstream.script(Answer(headers_delay_ms=700), Answer(headers_delay_ms=700))
     async with customer.async_client() as client:
-        first = asyncio.create_task(client.chat.completions.create(model=MODEL, messages=words()))
-        await eventually(lambda: upstream.record().requests)
+        open_ones = [
+            asyncio.create_task(client.chat.completions.create(model=MODEL, messages=words())) for _ in range(2)
+        ]
+        await eventually(lambda: len(upstream.record().requests) == 2)
         with pytest.raises(openai.RateLimitError) as caught:
             await client.chat.completions.create(model=MODEL, messages=words())
         assert (caught.value.code, caught.value.type) == ("funds_reserved", "rate_limit_error")
         assert 1 <= int(caught.value.response.headers["retry-after"]) <= 60
         # The SDK waits as it is told, and is served.
         patient = client.with_options(max_retries=3)
-        second = await patient.chat.completions.create(model=MODEL, messages=words())
-        assert second.usage == (await first).usage
-    await asyncio.to_thread(customer.is_billed, 2 * ONE_TWO_THREE_NANOUSD, requests=2)
+        third = await patient.chat.completions.create(model=MODEL, messages=words())
+        assert [(await each).usage for each in open_ones] == [third.usage] * 2
+    await asyncio.to_thread(customer.is_billed, 3 * ONE_TWO_THREE_NANOUSD, requests=3)
 
 
 # ---- what model servers answer ----

@@ -14,7 +14,7 @@ from tests.stack.client import RESPONSES, Client, chat, responses
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-ID = re.compile(r"acct_|key_|tg_|[0-9a-f]{8}-[0-9a-f]{4}-")
+ID = re.compile(r"(?:acct|key)_[0-9A-Za-z]{12,}|tg_|[0-9a-f]{8}-[0-9a-f]{4}-")
 
 
 async def scrape(stack: Stack) -> dict[str, Metric]:
