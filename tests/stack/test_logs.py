@@ -295,7 +295,7 @@ async def test_an_expired_log_leaves_no_trace_in_any_file(stack: Stack, owner: C
     log = await log_of(manage, await client.chat(chat(words, stream=True)))
     database = stack.folder / "usage.db"
     await eventually(lambda: any(has(path, words) for path in stack.folder.glob("usage.db*")))
-    connection = sqlite3.connect(database, timeout=10)
+    connection = sqlite3.connect(database, timeout=30)
     with connection:  # three days later
         connection.execute("UPDATE request_log SET expire_time_us = 1 WHERE request_id = ?", (log["id"],))
     connection.close()
