@@ -82,6 +82,7 @@ class EventRow(NamedTuple):
     hold_nanousd: int
     charged_nanousd: int
     overflow_nanousd: int
+    refunded_nanousd: int
     tokens: TokenUsage
 
 
@@ -94,6 +95,7 @@ class AccountAudit:
     replayed_nanousd: int = 0
     overflow_nanousd: int = 0
     settled_nanousd: int = 0  # of charges, what leases covered
+    refunded_nanousd: int = 0  # as the requests say
     entries: int = 0
     rated: int = 0
     events: int = 0
@@ -122,6 +124,11 @@ class AccountAudit:
         if not 0 <= event.overflow_nanousd <= event.charged_nanousd:
             yield Violation(
                 "I4", subject, f"{event.overflow_nanousd} nano-USD of {event.charged_nanousd} are labelled as overflow"
+            )
+        self.refunded_nanousd += event.refunded_nanousd
+        if not 0 <= event.refunded_nanousd <= event.charged_nanousd:
+            yield Violation(
+                "I4", subject, f"{event.refunded_nanousd} nano-USD of {event.charged_nanousd} were given back"
             )
         if day_of(event.request_id) != event.day:
             # The key is (day, request id): under another day the same request could be charged a second time.
@@ -178,6 +185,8 @@ class AccountAudit:
         refunded = self.by_kind[_WAIVER]
         if kept.refunded_nanousd != refunded:
             yield Violation("I4", subject, f"refunded is {kept.refunded_nanousd}, its entries say {refunded}")
+        if self.refunded_nanousd != refunded:
+            yield Violation("I4", subject, f"its requests got {self.refunded_nanousd} back, its entries say {refunded}")
         if self.leases.settled_nanousd != self.settled_nanousd:
             yield Violation(
                 "I4",

@@ -115,7 +115,7 @@ async def events(driver: Driver, wanted: Range) -> AsyncIterator[list[tuple[str,
     while True:
         rows = await driver.fetch(
             "SELECT account_id, end_time_us, day, request_id, outcome, price_version, hold_nanousd, charged_nanousd, "  # noqa: S608 - our names
-            f"overflow_nanousd, {_TOKENS} FROM usage_event "
+            f"overflow_nanousd, refunded_nanousd, {_TOKENS} FROM usage_event "
             "WHERE (account_id, end_time_us, request_id) > ($1, CAST($2 AS bigint), $3) AND account_id <= $4 "
             f"ORDER BY account_id, end_time_us, request_id LIMIT {CHUNK_ROWS}",
             *after,
@@ -123,7 +123,7 @@ async def events(driver: Driver, wanted: Range) -> AsyncIterator[list[tuple[str,
         )
         if not rows:
             return
-        yield [(str(row[0]), EventRow._make((row[2], *row[3:9], TokenUsage(*row[9:])))) for row in rows]
+        yield [(str(row[0]), EventRow._make((row[2], *row[3:10], TokenUsage(*row[10:])))) for row in rows]
         after = (str(rows[-1][0]), int(rows[-1][1]), str(rows[-1][3]))
 
 

@@ -132,6 +132,25 @@ async def test_a_charge_that_was_posted_twice_or_not_at_all_is_found(usage: Usag
     assert "account acme" in {each.subject for each in (await audited(usage)).violations}
 
 
+async def test_a_charge_that_is_given_back_twice_is_found(usage: UsageService) -> None:
+    edge = await some_traffic(usage)
+    request_id = edge.records[0].event.request_id
+
+    async def refund(number: int) -> None:
+        asked = pb.RefundRequest(
+            request_id=f"refund {number}", account_id="acme", charged_request_id=request_id, reason="a test"
+        )
+        await client.call(usage.admin.Refund, asked, timeout_s=5)
+
+    await refund(1)
+    assert not (await audited(usage)).violations
+    await tamper(usage, f"UPDATE usage_event SET refunded_nanousd = 0 WHERE request_id = '{request_id}'")
+    await refund(2)
+    assert [each.subject for each in (await audited(usage)).violations] == ["account acme"]
+    await tamper(usage, f"UPDATE usage_event SET refunded_nanousd = {2 * COST} WHERE request_id = '{request_id}'")
+    assert [each.subject[:7] for each in (await audited(usage)).violations] == ["request"]
+
+
 async def test_more_accounts_and_rows_than_a_page_are_all_looked_at(usage: UsageService) -> None:
     count = PAGE_ACCOUNTS + 5
     now = "1700000000000000"
