@@ -124,8 +124,8 @@ async def uses(usage: UsageService, account_id: str, *key_ids: str) -> dict[str,
 async def test_the_last_use_of_a_key_is_the_end_of_its_latest_request(usage: UsageService) -> None:
     await charged(
         usage,
-        event("acme", key_id="k1", end_time_s=MIDNIGHT_S + 20),
         event("acme", key_id="k1", end_time_s=MIDNIGHT_S + 10),
+        event("acme", key_id="k1", end_time_s=MIDNIGHT_S + 20),
         event("acme", key_id="k2", end_time_s=MIDNIGHT_S + 5),
         event("rival", key_id="k3", end_time_s=MIDNIGHT_S + 99),
     )
