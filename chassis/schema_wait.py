@@ -8,6 +8,7 @@ import asyncio
 import time
 from types import ModuleType
 
+import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
 from chassis import migration
@@ -19,6 +20,9 @@ from chassis.settings import ServiceSettings
 _log = logger(__name__)
 
 POLL_INTERVAL_S = 1.0
+
+# The driver's own where the server ends, or is not up yet, while it is connected to.
+UNREACHABLE = (SQLAlchemyError, OSError, asyncpg.InterfaceError)
 
 
 async def until_usable(configured: ServiceSettings, migrations: ModuleType, process: Lifetime) -> None:
@@ -46,8 +50,13 @@ async def _obstacle(configured: ServiceSettings, migrations: ModuleType) -> str 
     """What stands in the way of serving now; never with the URL in it, which holds a password."""
     try:
         found = await migration.current(configured.database_url.get_secret_value(), schema=configured.database_schema)
-    except (SQLAlchemyError, OSError) as error:
-        return f"it cannot be asked: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    except UNREACHABLE as error:
+        return f"it cannot be asked: {reason(error)}"
     if migration.state(found, migrations) is SchemaState.BEHIND:
         return f"it is at schema revision {found or 'none'}"
     return None
+
+
+def reason(error: Exception) -> str:
+    """Why the database could not be asked, in one line."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from chassis import lifetime, log, migration, schema_wait, settings
 from chassis.database import Database, open_engine
-from chassis.faults import FailedPrecondition
+from chassis.faults import FailedPrecondition, Unavailable
 from chassis.health import HealthServer
 from chassis.lifetime import Lifetime
 from chassis.log import logger
@@ -65,11 +65,19 @@ async def serving(
 
     Raises:
         FailedPrecondition: the database is at an older schema revision than this code's (SCHEMA_NOT_CURRENT).
+        Unavailable: the database cannot be asked (DATABASE_UNREACHABLE).
         PortTaken: the port is in use.
         TlsUnusable: the certificates cannot be used.
     """
     url, schema = configured.database_url.get_secret_value(), configured.database_schema
-    found, expected = await migration.current(url, schema=schema), migration.head(migrations)
+    try:
+        found, expected = await migration.current(url, schema=schema), migration.head(migrations)
+    except schema_wait.UNREACHABLE as error:
+        raise Unavailable(
+            "DATABASE_UNREACHABLE",
+            f"the database cannot be asked: {schema_wait.reason(error)}; start it, check the database's URL, or set "
+            f"{configured.model_config.get('env_prefix', '')}SCHEMA_WAIT_S for how long to wait for it at the start",
+        ) from error
     state = migration.state(found, migrations)
     if state is SchemaState.AHEAD:
         _log.warning("the schema is of a later version", found=found, expected=expected)

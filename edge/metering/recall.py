@@ -45,6 +45,8 @@ class RecallWatch:
             changed = asyncio.ensure_future(self._changed.wait())
             try:
                 await asyncio.wait([following, changed], return_when=asyncio.FIRST_COMPLETED)
+                if following.done():
+                    following.result()  # a bug of ours goes to the supervisor: recall never just stops
             finally:
                 following.cancel()
                 changed.cancel()

@@ -17,6 +17,7 @@ from chassis.faults import FailedPrecondition
 from chassis.lifetime import Lifetime
 from edge.metering.adoption import Adopter
 from edge.metering.meter import Admission, Meter
+from edge.metering.recall import RecallWatch
 from edge.metering.refusals import FundsHeld, FundsUsedUp, MeteringRefusal, MeteringUnavailable, UnavailableReason
 from edge.metering.settings import Durability, MeteringSettings
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
@@ -871,3 +872,19 @@ async def test_recalls_that_get_lost_or_come_twice_only_cost_time(
     balance = await usage.balance("a")
     assert (balance.charged_nanousd, balance.reserved_nanousd) == (3 * CHARGE, 0)
     await usage.audit()
+
+
+async def test_a_bug_in_what_hears_a_recall_reaches_the_supervisor(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    def broken(*_: str) -> None:
+        raise ValueError("a bug")
+
+    async with edge(local_usage.port, settings) as side:
+        deaf = RecallWatch(local_usage.metering, settings, broken, broken)
+        deaf.use(side.meter._keeper._session)
+        running = asyncio.create_task(deaf.run())
+        await eventually(lambda: deaf.stands)
+        await local_usage.credit("a", USD)
+        with pytest.raises(ValueError, match="a bug"):
+            await asyncio.wait_for(running, 10)

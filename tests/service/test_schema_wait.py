@@ -14,7 +14,7 @@ from auth_svc import migrations
 from auth_svc.service import open_servicers
 from chassis import migration
 from chassis.database import open_engine
-from chassis.faults import FailedPrecondition
+from chassis.faults import FailedPrecondition, Unavailable
 from chassis.health import LIVE, READY
 from chassis.lifetime import Lifetime
 from chassis.migration import SchemaState
@@ -84,6 +84,16 @@ async def test_a_database_that_cannot_be_reached_is_waited_for_and_its_password_
     await asyncio.wait_for(serving, 10)
     assert "cannot be asked" in lines[0]["obstacle"]
     assert "hunter2" not in str(lines)
+
+
+async def test_a_database_that_cannot_be_reached_and_is_not_waited_for_is_one_line_that_says_what_to_do(
+    unused_tcp_port: int,
+) -> None:
+    url = f"postgresql+asyncpg://somebody:hunter2@127.0.0.1:{unused_tcp_port}/nowhere"
+    with pytest.raises(Unavailable, match=r"start it, .*SCHEMA_WAIT_S") as raised:
+        await serve(settings(url), migrations, open_servicers, Lifetime())
+    assert "hunter2" not in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 async def test_when_the_wait_is_over_the_service_says_what_to_do(sqlite_url: str) -> None:
