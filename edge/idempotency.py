@@ -31,6 +31,8 @@ REPLAYED: tuple[str, str] = ("idempotent-replayed", "true")
 KEY_CHARS_MAX = 255
 # Ends that usage_svc was not told yet. One that is dropped is found out by its request's outcome in the ledger.
 UNTOLD_MAX = 10_000
+# Answers that wait with them; beyond, an end is told without its answer, and a repeat gets 409 instead of it.
+UNTOLD_ANSWER_BYTES_MAX = 64 * 1024 * 1024
 _TELLERS = 4
 _RETRY_S_MIN, _RETRY_S_MAX = 0.1, 2.0
 _RETRY_AFTER_S = 1
@@ -114,6 +116,7 @@ class Idempotency:
         self._stub, self._meter, self._lifetime = stub, meter, lifetime
         self._answer_bytes_max, self._rpc_timeout_s, self._sleep = answer_bytes_max, rpc_timeout_s, sleep
         self._untold: asyncio.Queue[usage_pb2.FinishIdempotencyKeyRequest] = asyncio.Queue(UNTOLD_MAX)
+        self._untold_answer_bytes = 0
 
     async def __aenter__(self) -> "Idempotency":
         metrics.IDEMPOTENCY_UNTOLD.set_function(lambda: float(self._untold.qsize()))
@@ -192,15 +195,20 @@ class Idempotency:
         return errors.unavailable("The Idempotency-Key cannot be checked right now.", retry_after_s=_RETRY_AFTER_S)
 
     def _tell(self, ended: usage_pb2.FinishIdempotencyKeyRequest) -> None:
+        if self._untold_answer_bytes + len(ended.answer.body) > UNTOLD_ANSWER_BYTES_MAX:
+            ended.ClearField("answer")
         try:
             self._untold.put_nowait(ended)
         except asyncio.QueueFull:
             _log.error("too many ends of requests with an idempotency key wait", request_id=ended.request_id)
+        else:
+            self._untold_answer_bytes += len(ended.answer.body)
 
     async def _tell_for_ever(self) -> None:
         while True:
             ended = await self._untold.get()
             await self._tell_one(ended)
+            self._untold_answer_bytes -= len(ended.answer.body)
             self._untold.task_done()
 
     async def _tell_one(self, ended: usage_pb2.FinishIdempotencyKeyRequest) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from chassis.lifetime import Lifetime
+from edge import idempotency
 from edge.assembly import open_edge
 from edge.settings import EdgeSettings
 from protos.usage.v1 import usage_pb2 as pb
@@ -104,6 +105,17 @@ async def test_streams_and_large_answers_are_never_kept(stack: Stack, members: J
     assert first.status == 200
     assert_finished(await ask_until_finished(client, chat(**members), headers), first.header("x-request-id"))
     await stack.settled(customer, 1)
+
+
+async def test_answers_that_would_wait_beyond_their_bound_are_not_kept(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "UNTOLD_ANSWER_BYTES_MAX", 10)
+    _, client = await storing(stack)
+    headers = keyed()
+    first = await client.chat(headers=headers)
+    assert first.status == 200
+    assert_finished(await ask_until_finished(client, chat(), headers), first.header("x-request-id"))
 
 
 @STREAM
