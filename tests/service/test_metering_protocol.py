@@ -383,6 +383,33 @@ async def test_idle_funds_of_one_edge_come_back_for_another_before_it_refuses(
     await usage.audit()
 
 
+async def test_while_thousands_of_records_catch_up_a_new_account_is_let_in(
+    local_usage: UsageService, relay: Relay, settings: MeteringSettings
+) -> None:
+    await local_usage.credit("old", USD)
+    await local_usage.credit("new", USD)
+    async with edge(relay.port, replace(settings, ship_batch_max=50)) as side:
+        await side.request("old")
+        relay.cut()
+
+        async def cost_nothing() -> None:
+            admission = await side.admit("old")
+            await side.meter.finish(admission, uncharged("old", usage_pb2.OUTCOME_NONE), 0)
+
+        for _ in range(30):
+            await asyncio.gather(*(cost_nothing() for _ in range(100)))
+        assert side.meter._shipper.unshipped_records >= 3000
+        relay.mend()
+        await eventually(lambda: is_admitted(side, "new"))
+        assert side.meter._shipper.unshipped_records > 0  # it did not wait for all that came before it
+        await eventually(lambda: not side.meter._shipper.unshipped_records, 20)
+    assert await local_usage.rows("SELECT account_id, COUNT(*) FROM usage_event GROUP BY 1 ORDER BY 1") == [
+        ("new", 1),
+        ("old", 3001),
+    ]
+    await local_usage.audit()
+
+
 async def is_admitted(side: EdgeSide, account_id: str) -> bool:
     try:
         await side.request(account_id)
