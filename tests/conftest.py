@@ -17,6 +17,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files are dealt out to the processes of a run in this order: what is long comes first, so that all end together.
+_LEVELS = ("e2e", "browser", "stack", "torture", "service", "unit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+
+    def level(item: pytest.Item) -> int:
+        name = item.path.relative_to(here).parts[0]
+        return _LEVELS.index(name) if name in _LEVELS else len(_LEVELS)
+
+    items.sort(key=level)  # stable: within a level as they were found
+
+
 @pytest.fixture(scope="session")
 def postgres_url_factory() -> Iterator[Callable[[], str]]:
     """Each call makes an empty PostgreSQL database and returns its DSN; the server starts with the first."""
