@@ -41,6 +41,7 @@ from edge.routing.catalog_watch import CatalogWatch
 from edge.routing.choose import Health, order
 from edge.routing.snapshot import CHAT, RESPONSES, Deployment, Model
 from edge.settings import EdgeSettings
+from edge.token_bounds import token_bounds
 from edge.upstream.connection import Call, Failure
 from edge.upstream.drains import Drains
 from edge.upstream.relay import Relay, no_buffering
@@ -90,11 +91,21 @@ class Generator:
         self._idle.set()
 
     async def until_idle(self) -> None:
-        """Waits until every admitted request has its outcome."""
+        """Waits until every request has its answer and its outcome."""
         await self._idle.wait()
 
     async def generate(self, resource: str, request: Request, record: RequestRecord) -> Sent:
-        """POST to one of the two resources."""
+        """POST to one of the two resources. Open from the first moment: one that waits for funds is not cut either."""
+        self.open_requests += 1
+        self._idle.clear()
+        try:
+            return await self._generate(resource, request, record)
+        finally:
+            self.open_requests -= 1
+            if not self.open_requests:
+                self._idle.set()
+
+    async def _generate(self, resource: str, request: Request, record: RequestRecord) -> Sent:
         grant = held_grant(request, self._keys) or await grant_of(
             request, self._keys, self._addresses, record.request_id
         )
@@ -133,8 +144,6 @@ class Generator:
             raise
         capture = None if grant.logging is None else self._logs.begin(record, grant, RESOURCE_TO_PB[resource], ask)
         plan = Plan(ask, resource, model, deployments, headers, bill, request.connection, claim, capture)
-        self.open_requests += 1
-        self._idle.clear()
         try:
             if claim is not None:
                 claim.check(bill)
@@ -153,9 +162,6 @@ class Generator:
                 await bill.settle_nothing(500, usage_pb2.ENDING_UPSTREAM_FAILED)
             if claim is not None:
                 claim.close(bill)
-            self.open_requests -= 1
-            if not self.open_requests:
-                self._idle.set()
 
     # -- before the upstream --
 
@@ -377,18 +383,6 @@ class Generator:
         else:
             event = errors.chat_error_event(error)
         return relay.finish(event)
-
-
-def token_bounds(model: Model, ask: Ask) -> tuple[int, int]:
-    """The most prompt and completion tokens that a request can cost.
-
-    A byte of plain text bounds a token, but for what a chat template adds; what is opaque (images, files) can be as
-    large as the context. An output limit above the context cannot be used up.
-    """
-    context = model.context_length
-    prompt = context if ask.opaque else min(context, ask.text_bytes + model.template_overhead_tokens)
-    output = ask.max_output_tokens if ask.max_output_tokens is not None else model.hold_output_tokens
-    return prompt, ask.n * min(output, context)
 
 
 _CARRY = {None: Carry.CARRY, True: Carry.UNCHANGED, False: Carry.WITHHOLD}

@@ -303,3 +303,28 @@ async def test_an_abandoned_stream_is_not_read_for_ever(fresh_stack: OpenStack) 
     assert (request.event.ending, request.event.outcome) == (usage_pb2.ENDING_CLIENT_GONE, usage_pb2.OUTCOME_ESTIMATED)
     assert 0 < request.charged_nanousd <= request.event.hold_nanousd  # leaving early is not free
     await eventually(lambda: stack.upstream.reported[0].peer_gone)  # it is told to stop
+
+
+async def test_the_end_of_an_edge_waits_for_requests_that_are_not_admitted_yet(fresh_stack: OpenStack) -> None:
+    stack = await fresh_stack(edge={"drain_s": 5.0})
+    customer = await stack.customer()
+    client = Client(stack.edge_url, customer.secret)
+    request = client.post(chat(), [("Expect", "100-continue")])
+    async with client.connected() as connection:
+        await connection.send(request[:-10])
+        assert (await connection.head()).status == 100  # it waits for the body
+        ending = asyncio.create_task(stack.stop("edge"))
+
+        async def takes_nobody() -> bool:
+            try:
+                async with client.connected():
+                    return False
+            except OSError:
+                return True
+
+        await eventually(takes_nobody)
+        await connection.send(request[-10:])
+        assert (await connection.whole()).status == 200
+        await ending
+    [billed] = await stack.settled(customer, 1)
+    assert billed.charged_nanousd > 0
