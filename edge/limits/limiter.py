@@ -46,12 +46,12 @@ class Ticket:
 
     def settle(self, used_tokens: int) -> None:
         """It has ended; what it reserved and did not use may be used by others."""
-        self._share.settle(self.tokens, used_tokens)
+        self._share.settle(self.tokens, used_tokens, self._limiter.monotonic())
         self._limiter.on_ended(self.key_id, self._share)
 
     def undo(self) -> None:
         """It was never sent on, and counts for nothing."""
-        self._share.undo(self.tokens)
+        self._share.undo(self.tokens, self._limiter.monotonic())
         self._limiter.on_ended(self.key_id, self._share)
 
 
@@ -75,7 +75,7 @@ class Limiter:
         keys_max: int,
         rpc_timeout_s: float,
     ) -> None:
-        self._stub, self._monotonic, self._holder_id = stub, clock.monotonic, holder_id
+        self._stub, self.monotonic, self._holder_id = stub, clock.monotonic, holder_id
         self._keys_max, self._rpc_timeout_s = keys_max, rpc_timeout_s
         self._shares: OrderedDict[str, KeyShare] = OrderedDict()  # the one that was made last at the end
         self._waiting: dict[str, deque[_Waiter]] = {}
@@ -92,11 +92,11 @@ class Limiter:
         """What this edge has of a key."""
         share = self._shares.get(grant.key_id)
         if share is None:
-            share = self._shares[grant.key_id] = KeyShare(limits, self._monotonic())
+            share = self._shares[grant.key_id] = KeyShare(limits, self.monotonic())
             self._make_room()
             self._wake.set()  # begins to look
         elif share.limits is not limits and share.limits != limits:
-            share.use(limits, self._monotonic())
+            share.use(limits, self.monotonic())
         return share
 
     def try_admit(self, key_id: str, share: KeyShare, tokens: int) -> Ticket | None:
@@ -109,7 +109,7 @@ class Limiter:
         if limit and tokens > limit:
             metrics.LIMIT_REFUSALS.labels("too_large").inc()
             raise errors.tokens_over_limit(tokens, limit)
-        if key_id in self._waiting or not share.take(tokens, self._monotonic()):
+        if key_id in self._waiting or not share.take(tokens, self.monotonic()):
             return None
         return Ticket(self, share, key_id, tokens)
 
@@ -119,7 +119,7 @@ class Limiter:
         Raises:
             RequestError: 429, with the time after which it is admitted if nobody else asks.
         """
-        now_s = self._monotonic()
+        now_s = self.monotonic()
         if now_s < self._alone_until_s and key_id not in self._waiting:
             share.grant_alone(tokens, now_s)
             if share.take(tokens, now_s):
@@ -137,7 +137,7 @@ class Limiter:
             await waiter.admitted
         except asyncio.CancelledError:
             if waiter.admitted.done() and not waiter.admitted.cancelled() and waiter.admitted.exception() is None:
-                share.undo(tokens)
+                share.undo(tokens, self.monotonic())
             raise
         return Ticket(self, share, key_id, tokens)
 
@@ -154,10 +154,10 @@ class Limiter:
 
     async def run(self) -> None:
         """Fills shares and gives back what is left over, as long as the process runs."""
-        next_look_s = self._monotonic() + LOOK_S
+        next_look_s = self.monotonic() + LOOK_S
         while True:
             await self._until(next_look_s if self._shares else math.inf)
-            now_s = self._monotonic()
+            now_s = self.monotonic()
             if now_s >= next_look_s:
                 next_look_s = now_s + LOOK_S
                 self._look(now_s)
@@ -170,7 +170,7 @@ class Limiter:
             return
         self._wake.clear()
         try:
-            async with asyncio.timeout(None if moment_s == math.inf else max(0.0, moment_s - self._monotonic())):
+            async with asyncio.timeout(None if moment_s == math.inf else max(0.0, moment_s - self.monotonic())):
                 await self._wake.wait()
         except TimeoutError:
             pass
@@ -207,7 +207,7 @@ class Limiter:
         try:
             response = await call(self._stub.ShareLimits, request, timeout_s=self._rpc_timeout_s)
         except Fault as fault:
-            now_s = self._monotonic()
+            now_s = self.monotonic()
             if now_s >= self._alone_until_s:
                 _log.warning("limits are not shared with other edges now", reason=fault.reason, error=fault.message)
             self._alone_until_s = now_s + ALONE_S
@@ -215,7 +215,7 @@ class Limiter:
                 self._serve_alone(key_id, self._shares[key_id], now_s)
             return
         self._alone_until_s = -math.inf
-        now_s = self._monotonic()
+        now_s = self.monotonic()
         for (key_id, share), granted in zip(asked, response.shares, strict=True):
             share.granted(
                 granted.granted_requests,
@@ -255,7 +255,7 @@ class Limiter:
         waiters = self._waiting.get(key_id)
         if waiters is None:
             return
-        now_s = self._monotonic()
+        now_s = self.monotonic()
         for waiter in list(waiters):
             if not waiter.admitted.done():
                 if not share.take(waiter.tokens, now_s):
@@ -301,7 +301,7 @@ class Limiter:
                 waiter.admitted.set_exception(self._refusal(share, waiter.tokens))
 
     def _refusal(self, share: KeyShare, tokens: int) -> RequestError:
-        now_s, limits = self._monotonic(), share.limits
+        now_s, limits = self.monotonic(), share.limits
         requests_s, tokens_s = share.requests_wait_s(now_s), share.tokens_wait_s(tokens, now_s)
         if requests_s <= 0 and tokens_s <= 0:
             why, said = "concurrent_requests", f"{limits.concurrent_requests or WAITING_MAX} requests open at once"

@@ -15,6 +15,8 @@ PERIOD_S = 60.0
 LOOKS_AHEAD = 2
 # And at most this part of a minute's limit, so that no edge sits on what another needs: six seconds at the full rate.
 AHEAD_PARTS = 10
+# As in chassis.gcra: less than this of a request or a token is an error of rounding.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class KeyShare:
         self._requests = _rate(limits.requests_per_minute, self._requests, now_s)
         self._tokens = _rate(limits.tokens_per_minute, self._tokens, now_s)
         self._free_requests = min(self._free_requests, limits.requests_per_minute)
-        self._free_tokens = min(self._free_tokens, limits.tokens_per_minute)
+        self._free_tokens = max(min(self._free_tokens, limits.tokens_per_minute), -self._debt_max(now_s))
 
     def take(self, tokens: int, now_s: float) -> bool:
         """Admits a request that may use so many tokens, out of what was granted before; else changes nothing."""
@@ -95,18 +97,26 @@ class KeyShare:
         self.used_s = now_s
         return True
 
-    def settle(self, reserved_tokens: int, used_tokens: int) -> None:
-        """A request has ended. What it used beyond its bound is asked for later."""
+    def settle(self, reserved_tokens: int, used_tokens: int, now_s: float) -> None:
+        """A request has ended. What it used beyond its bound is a debt that is asked for first: `_free_tokens` below 0.
+
+        It makes a minute's limit used up at most. More, and no client that waits a minute would be admitted; and what
+        an upstream says that it used is any number.
+        """
         self.open_requests -= 1
         if self._tokens is not None:
             if used_tokens <= reserved_tokens:
                 self._returned_tokens += reserved_tokens - used_tokens
             else:
-                self._free_tokens -= used_tokens - reserved_tokens
+                left = self._free_tokens - (used_tokens - reserved_tokens)
+                self._free_tokens = max(left, -self._debt_max(now_s))
 
-    def undo(self, reserved_tokens: int) -> None:
+    def _debt_max(self, now_s: float) -> int:
+        return self._tokens.left(now_s) if self._tokens is not None else 0
+
+    def undo(self, reserved_tokens: int, now_s: float) -> None:
         """A request that was admitted and never sent on."""
-        self.settle(reserved_tokens, 0)
+        self.settle(reserved_tokens, 0, now_s)
         if self._requests is not None:
             self._returned_requests += 1
 
@@ -141,7 +151,8 @@ class KeyShare:
         if self._tokens is not None:
             ahead = _ahead(self._last_tokens, self._spent_tokens, self.limits.tokens_per_minute)
             want_tokens = sum(waiting) + ahead - self._free_tokens
-            least = max(0, min(waiting, default=0) - self._free_tokens)
+            # In debt any amount helps; a request's and the debt together may be more than can ever be had at once.
+            least = max(0, min(waiting, default=0) - self._free_tokens) if self._free_tokens >= 0 else 0
             if want_tokens < 0:
                 self._returned_tokens -= want_tokens
                 self._free_tokens += want_tokens
@@ -195,6 +206,9 @@ class KeyShare:
         if self._requests is not None and self._free_requests < 1 and self._requests.take(1, now_s):
             self._free_requests += 1
         if self._tokens is not None:
+            debt_paid = min(max(0, -self._free_tokens), self._tokens.left(now_s))
+            self._tokens.take(debt_paid, now_s)
+            self._free_tokens += debt_paid
             needed = tokens - self._free_tokens
             if needed > 0 and self._tokens.take(needed, now_s):
                 self._free_tokens += needed
@@ -207,13 +221,13 @@ class KeyShare:
         """The same, of the requests alone."""
         if self._requests is None:
             return 0.0
-        return self._requests.wait_s(max(0, 1 - self._free_requests - self._returned_requests), now_s)
+        return _wait_s(self._requests, 1, self._free_requests + self._returned_requests, now_s)
 
     def tokens_wait_s(self, tokens: int, now_s: float) -> float:
         """The same, of the tokens alone."""
         if self._tokens is None:
             return 0.0
-        return self._tokens.wait_s(max(0, tokens - self._free_tokens - self._returned_tokens), now_s)
+        return _wait_s(self._tokens, tokens, self._free_tokens + self._returned_tokens, now_s)
 
     def requests_left(self, now_s: float) -> tuple[int, float]:
         """Requests that may be made at once, as far as this edge knows, and the seconds until all of them may."""
@@ -234,6 +248,12 @@ def _rate(limit: int, before: Gcra | None, now_s: float) -> Gcra | None:
     if not limit:
         return None
     return Gcra(limit, PERIOD_S, before.used if before is not None else 0.0, now_s)
+
+
+def _wait_s(rate: Gcra, amount: int, unused: int, now_s: float) -> float:
+    """Until an amount may pass; `unused` is below 0 where more passed than `rate` knows."""
+    rate.left(now_s)
+    return max(0.0, rate.used - unused + amount - rate.limit - _ROUNDING) * PERIOD_S / rate.limit
 
 
 def _left(rate: Gcra, unused: int, now_s: float) -> tuple[int, float]:

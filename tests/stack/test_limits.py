@@ -118,6 +118,23 @@ async def test_a_request_that_could_never_fit_is_told_so_and_not_to_wait(stack: 
     assert (await client.chat(chat(max_tokens=10))).status == 200
 
 
+async def test_an_upstream_that_reports_more_than_a_minute_stops_its_key_for_a_minute_at_most(stack: Stack) -> None:
+    _, client = await limited(stack, tokens=20_000)
+    _, other = await limited(stack, tokens=20_000)
+    for count in (100_000, 10**12):
+        stack.upstream.script(Answer(completion_tokens=count))
+        assert (await client.chat(chat(max_tokens=50))).status == 200
+        refused = await client.chat(chat(max_tokens=50))
+        assert refused.status == 429
+        assert "20000 tokens per minute" in refused.error["message"]
+        wait_s = int(refused.header("retry-after") or "")
+        assert 1 <= wait_s <= 4, "some seven hundred tokens come back within that"
+        assert 50 < seconds(rates(refused)["reset-tokens"] or "") <= 60
+        assert (await other.chat(chat(max_tokens=50))).status == 200, "the edge lives, and nobody else waits"
+        await asyncio.sleep(wait_s)
+        assert (await client.chat(chat(max_tokens=50))).status == 200
+
+
 async def test_requests_at_once_are_limited_and_an_ended_one_makes_room(stack: Stack) -> None:
     customer, client = await limited(stack, at_once=2)
     stack.upstream.script(*(Answer(headers_delay_ms=700) for _ in range(2)))

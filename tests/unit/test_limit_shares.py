@@ -80,7 +80,7 @@ class Fleet:
 
     def finish(self, used: int | None = None) -> None:
         for edge, tokens in self.open:
-            edge.settle(tokens, tokens if used is None else used)
+            edge.settle(tokens, tokens if used is None else used, self.now_s)
         self.open.clear()
 
     def pass_time(self, seconds: float) -> None:
@@ -164,6 +164,61 @@ def test_a_request_that_used_more_than_its_bound_is_made_up_for() -> None:
     assert fleet.request(0, 400)
 
 
+@pytest.mark.parametrize("used", [1_001, 2_000, 10**15])
+@pytest.mark.parametrize("edges", [1, 3])
+def test_a_request_that_used_more_than_a_minute_stops_its_key_for_a_minute_at_most(edges: int, used: int) -> None:
+    fleet = Fleet(Limits(0, 1000, 0), edges)
+    assert fleet.request(0, 100)
+    fleet.finish(used=used)
+    for number in range(edges):  # after the next look the others know too
+        fleet.pass_time(1)
+        assert not fleet.request(number, 1000)
+        wait_s = fleet.edges[number].wait_s(1000, fleet.now_s)
+        assert 50 < wait_s <= 60
+    fleet.pass_time(fleet.edges[0].wait_s(1000, fleet.now_s) + 1)
+    assert fleet.request(0, 1000)
+
+
+def test_a_debt_is_paid_though_somebody_asks_all_the_time() -> None:
+    fleet = Fleet(Limits(0, 1000, 0), 2)
+    assert fleet.request(0, 500)
+    fleet.finish(used=1_000)
+    for _ in range(60):
+        for _ in range(10):
+            fleet.now_s += 0.1
+            admitted = fleet.request(0, 600)
+            if admitted:
+                assert 35 <= fleet.now_s - 1_000.0 <= 37, "600 of 1000 come back in 36 seconds"
+                return
+        fleet.pass_time(0.001)
+    pytest.fail("the debt was never paid")
+
+
+def test_a_debt_without_a_limit_is_none_and_a_lower_limit_is_never_owed_more_than_once() -> None:
+    share = KeyShare(Limits(0, 1000, 0), 0.0)
+    share.grant_alone(100, 0.0)
+    assert share.take(100, 0.0)
+    share.settle(100, 1_000, 0.0)
+    share.use(Limits(0, 100, 0), 0.0)
+    assert share.wait_s(100, 0.0) <= 60
+    share.use(Limits(0, 0, 0), 0.0)
+    assert share.wait_s(100, 0.0) == 0
+    assert not share.needs_word(1.0, 10.0)
+
+
+def test_an_edge_alone_makes_up_for_a_debt_too() -> None:
+    share = KeyShare(Limits(0, 1000, 0), 0.0)
+    share.grant_alone(100, 0.0)
+    assert share.take(100, 0.0)
+    share.settle(100, 10_000, 0.0)
+    share.grant_alone(500, 0.0)
+    assert not share.take(500, 0.0)
+    wait_s = share.wait_s(500, 0.0)
+    assert 0 < wait_s <= 60
+    share.grant_alone(500, wait_s)
+    assert share.take(500, wait_s)
+
+
 def test_open_requests_are_counted_over_all_edges_and_their_slots_move() -> None:
     fleet = Fleet(Limits(0, 0, 5), 3)
     assert [fleet.request(n % 3) for n in range(7)] == [True] * 5 + [False] * 2
@@ -225,5 +280,5 @@ def test_while_usage_svc_is_away_an_edge_admits_by_the_whole_limit_alone() -> No
         share.grant_alone(1, now_s)
         if share.take(1, now_s):
             admitted += 1
-            share.settle(1, 1)
+            share.settle(1, 1, now_s)
     assert admitted == 3
