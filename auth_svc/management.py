@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from auth_svc.accounts import AccountState
 from auth_svc.keys import Key, KeyTerms, Scope, Verdict, require_future, revoked, verdict
 from chassis.faults import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
 
 OVERLAP_MAX = timedelta(days=30)
+# For so long an account can always be managed after a change: time enough to see the mistake.
+MANAGER_LEFT_MIN = timedelta(days=1)
 
 
 def require_manager(manager: Key | None, account_state: AccountState | None, now: datetime) -> Key:
@@ -74,18 +76,22 @@ def require_room(keys: int, keys_max: int) -> None:
         )
 
 
-def require_a_manager_left(before: Key, after: Key, others: Iterable[Key], now: datetime) -> None:
-    """An account never loses its last key that can make others: nobody but the operator could let its owner in again.
+def require_a_manager_left(before: Key, left: Iterable[Key], now: datetime) -> None:
+    """An account never gives up its last key that can make others: nobody but the operator could let its owner in again.
+
+    `left` are the account's keys after a change of `before`. One of them manages for a day, or for as long as `before`
+    would have, so that an expiry in a minute is no way around it.
 
     Raises:
         FailedPrecondition: LAST_MANAGEMENT_KEY.
     """
-    if not _manages(before, now) or _manages(after, now):
+    if not _manages(before, now):
         return
-    if not any(_manages(other, now) for other in others if other.key_id != before.key_id):
+    needed_until = min(_end(before), now + MANAGER_LEFT_MIN)
+    if not any(_manages(key, now) and _end(key) >= needed_until for key in left):
         raise FailedPrecondition(
             "LAST_MANAGEMENT_KEY",
-            "this is the account's last key with the management scope: create another one first",
+            "no key with the management scope would be left a day from now: create another one first",
         )
 
 
@@ -117,3 +123,7 @@ def rotated(key: Key, overlap: timedelta, new_expire_time: datetime | None, now:
 
 def _manages(key: Key, now: datetime) -> bool:
     return Scope.MANAGEMENT in key.terms.scopes and verdict(key, AccountState.ACTIVE, now) is Verdict.GRANTED
+
+
+def _end(key: Key) -> datetime:
+    return key.terms.expire_time or datetime.max.replace(tzinfo=UTC)

@@ -88,7 +88,7 @@ class KeyManagementServicer(rpc.KeyManagementServiceServicer):
             after = keys.updated(before, changes, now, self._tiers)
             if "log_retention_days" in changes:  # the operator may have lowered it since
                 management.require_retention_within(after.terms, self._retention_days_max)
-            await self._require_a_manager_left(session, before, after, now)
+            await self._require_a_manager_left(session, before, [after], now)
             await self._writer.save_key(session, before, after)
             return pb.UpdateOwnKeyResponse(key=convert.key_to_pb(after, self._tiers))
 
@@ -106,6 +106,7 @@ class KeyManagementServicer(rpc.KeyManagementServiceServicer):
             if after.revoke_time is None:  # else one goes and one comes
                 management.require_room(await store.count_keys(session, manager.account_id), self._keys_max)
             new = self._writer.drawn(manager.account_id, terms, now)
+            await self._require_a_manager_left(session, before, [after, new.key], now)
             await store.insert_key(session, new.key, new.secret_hmac)
             await self._writer.save_key(session, before, after)
             return pb.RotateOwnKeyResponse(
@@ -128,7 +129,7 @@ class KeyManagementServicer(rpc.KeyManagementServiceServicer):
             manager = await self._manager(session, request.manager_key_id, now, for_update=True)
             before = await _own_key(session, request.key_id, manager, for_update=True)
             after = keys.revoked(before, now)
-            await self._require_a_manager_left(session, before, after, now)
+            await self._require_a_manager_left(session, before, [after], now)
             await self._writer.save_key(session, before, after)
             return pb.RevokeOwnKeyResponse(key=convert.key_to_pb(after, self._tiers))
 
@@ -143,9 +144,12 @@ class KeyManagementServicer(rpc.KeyManagementServiceServicer):
                 found = await store.key(session, key_id, for_update=True)
         return management.require_manager(found, account.state if account is not None else None, now)
 
-    async def _require_a_manager_left(self, session: AsyncSession, before: Key, after: Key, now: datetime) -> None:
+    async def _require_a_manager_left(
+        self, session: AsyncSession, before: Key, changed: list[Key], now: datetime
+    ) -> None:
         others = await store.keys_before(session, before.account_id, "", MAX_PAGE_SIZE, revoked_too=False)
-        management.require_a_manager_left(before, after, others, now)
+        left = [*changed, *(each for each in others if each.key_id != before.key_id)]
+        management.require_a_manager_left(before, left, now)
 
 
 async def _own_key(session: AsyncSession, key_id: str, manager: Key, *, for_update: bool = False) -> Key:

@@ -204,6 +204,30 @@ async def test_the_last_management_key_stays(auth: AuthService, clock: ShiftedCl
     assert await reason(revoke(auth, third, third.key_id), FailedPrecondition) == "LAST_MANAGEMENT_KEY"
 
 
+async def test_the_last_management_key_cannot_be_made_to_expire_within_a_day(auth: AuthService) -> None:
+    def after(**span: int) -> Timestamp:
+        moment = Timestamp()
+        moment.FromDatetime(datetime.now(UTC) + timedelta(**span))
+        return moment
+
+    by = await manager(auth)
+    await create(auth, by)
+    last = "LAST_MANAGEMENT_KEY"
+    assert (
+        await reason(update(auth, by, by.key_id, ["expire_time"], expire_time=after(hours=23)), FailedPrecondition)
+        == last
+    )
+    for overlap_s in (0, 60):
+        gone_soon = rotate(auth, by, by.key_id, overlap_s, expire_time=after(minutes=5))
+        assert await reason(gone_soon, FailedPrecondition) == last
+    second = (await create(auth, by, scopes=BOTH, expire_time=after(hours=1))).key
+    assert await reason(revoke(auth, by, by.key_id), FailedPrecondition) == last
+    # One that ends by itself may be replaced by one that lives no longer.
+    await update(auth, by, second.key_id, ["expire_time"], expire_time=after(hours=2))
+    await update(auth, by, by.key_id, ["expire_time"], expire_time=after(hours=25))
+    assert (await rotate(auth, by, by.key_id, 0)).rotated_key.HasField("revoke_time")
+
+
 async def test_of_two_management_keys_that_revoke_each_other_at_once_one_stays(auth: AuthService) -> None:
     for _ in range(5):
         first = await manager(auth)

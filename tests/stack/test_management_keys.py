@@ -153,12 +153,18 @@ async def test_a_rotated_key_works_beside_the_new_one(stack: Stack, manage: Clie
     assert at_once["rotated_key"]["status"] == "revoked"
 
 
-async def test_the_last_management_key_cannot_delete_itself_nor_give_up_its_scope(
+async def test_the_last_management_key_cannot_delete_itself_nor_give_up_its_scope_nor_expire_soon(
     stack: Stack, manage: Client, owner: Customer
 ) -> None:
     path = f"/v1/keys/{owner.key_id}"
-    for method, body in (("DELETE", None), ("PATCH", {"scopes": ["inference"]})):
-        answer = await send(manage, method, path, body)
+    soon = int(time.time()) + 60
+    for method, way, body in (
+        ("DELETE", "", None),
+        ("PATCH", "", {"scopes": ["inference"]}),
+        ("PATCH", "", {"expires_at": soon}),
+        ("POST", "/rotate", {"expires_at": soon, "overlap_seconds": 0}),
+    ):
+        answer = await send(manage, method, path + way, body)
         assert (answer.status, answer.error["code"]) == (400, "last_management_key")
     second = await made(manage, scopes=["management"])
     assert (await send(manage, "DELETE", path)).status == 200

@@ -222,7 +222,8 @@ class KeyManagementServiceServicer:
 
     def UpdateOwnKey(self, request, context):
         """Changes the fields named in update_mask, as AuthAdminService.UpdateKey. FAILED_PRECONDITION with reason KEY_REVOKED,
-        or LAST_MANAGEMENT_KEY where the account would have no working key with the management scope afterwards.
+        or LAST_MANAGEMENT_KEY where no key of the account with the management scope would be left that works for a
+        day more, or for as long as this one would have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -230,7 +231,7 @@ class KeyManagementServiceServicer:
 
     def RotateOwnKey(self, request, context):
         """Makes a new key with the terms of an old one, which goes on working for a chosen time. FAILED_PRECONDITION with reason
-        KEY_REVOKED or KEY_EXPIRED.
+        KEY_REVOKED, KEY_EXPIRED or LAST_MANAGEMENT_KEY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -104,11 +104,12 @@ class KeyManagementServiceStub:
     """Lists keys, newest first."""
     UpdateOwnKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UpdateOwnKeyRequest, _auth_pb2.UpdateOwnKeyResponse]
     """Changes the fields named in update_mask, as AuthAdminService.UpdateKey. FAILED_PRECONDITION with reason KEY_REVOKED,
-    or LAST_MANAGEMENT_KEY where the account would have no working key with the management scope afterwards.
+    or LAST_MANAGEMENT_KEY where no key of the account with the management scope would be left that works for a
+    day more, or for as long as this one would have.
     """
     RotateOwnKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RotateOwnKeyRequest, _auth_pb2.RotateOwnKeyResponse]
     """Makes a new key with the terms of an old one, which goes on working for a chosen time. FAILED_PRECONDITION with reason
-    KEY_REVOKED or KEY_EXPIRED.
+    KEY_REVOKED, KEY_EXPIRED or LAST_MANAGEMENT_KEY.
     """
     RevokeOwnKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RevokeOwnKeyRequest, _auth_pb2.RevokeOwnKeyResponse]
     """Revokes a key for good. Revoking a revoked key changes nothing. FAILED_PRECONDITION with reason LAST_MANAGEMENT_KEY."""
@@ -130,11 +131,12 @@ class KeyManagementServiceAsyncStub(KeyManagementServiceStub):
     """Lists keys, newest first."""
     UpdateOwnKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.UpdateOwnKeyRequest, _auth_pb2.UpdateOwnKeyResponse]  # type: ignore[assignment]
     """Changes the fields named in update_mask, as AuthAdminService.UpdateKey. FAILED_PRECONDITION with reason KEY_REVOKED,
-    or LAST_MANAGEMENT_KEY where the account would have no working key with the management scope afterwards.
+    or LAST_MANAGEMENT_KEY where no key of the account with the management scope would be left that works for a
+    day more, or for as long as this one would have.
     """
     RotateOwnKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.RotateOwnKeyRequest, _auth_pb2.RotateOwnKeyResponse]  # type: ignore[assignment]
     """Makes a new key with the terms of an old one, which goes on working for a chosen time. FAILED_PRECONDITION with reason
-    KEY_REVOKED or KEY_EXPIRED.
+    KEY_REVOKED, KEY_EXPIRED or LAST_MANAGEMENT_KEY.
     """
     RevokeOwnKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.RevokeOwnKeyRequest, _auth_pb2.RevokeOwnKeyResponse]  # type: ignore[assignment]
     """Revokes a key for good. Revoking a revoked key changes nothing. FAILED_PRECONDITION with reason LAST_MANAGEMENT_KEY."""
@@ -177,7 +179,8 @@ class KeyManagementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.UpdateOwnKeyResponse, _abc.Awaitable[_auth_pb2.UpdateOwnKeyResponse]]:
         """Changes the fields named in update_mask, as AuthAdminService.UpdateKey. FAILED_PRECONDITION with reason KEY_REVOKED,
-        or LAST_MANAGEMENT_KEY where the account would have no working key with the management scope afterwards.
+        or LAST_MANAGEMENT_KEY where no key of the account with the management scope would be left that works for a
+        day more, or for as long as this one would have.
         """
 
     @_abc_1.abstractmethod
@@ -187,7 +190,7 @@ class KeyManagementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.RotateOwnKeyResponse, _abc.Awaitable[_auth_pb2.RotateOwnKeyResponse]]:
         """Makes a new key with the terms of an old one, which goes on working for a chosen time. FAILED_PRECONDITION with reason
-        KEY_REVOKED or KEY_EXPIRED.
+        KEY_REVOKED, KEY_EXPIRED or LAST_MANAGEMENT_KEY.
         """
 
     @_abc_1.abstractmethod
