@@ -1,6 +1,8 @@
 """The operator's command. `tollgate --help` lists what it can do."""
 
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -24,6 +26,7 @@ def command() -> typer.Typer:
     app = typer.Typer(
         help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
     )
+    app.callback()(_options)
     app.command()(up)
     app.command()(migrate)
     app.add_typer(config.app, name="config")
@@ -41,6 +44,20 @@ def command() -> typer.Typer:
     app.command()(bootstrap)
     app.command("local-model")(local_model)
     return app
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"tollgate {metadata.version('tollgate')}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version, and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

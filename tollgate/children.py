@@ -73,11 +73,16 @@ class Child:
         if self.alive:
             self._process.send_signal(number)
 
-    def death(self) -> CommandFailed:
-        """Says how it ended, and what it said last."""
+    @property
+    def ending(self) -> str:
+        """How it ended."""
         status = self._process.returncode or 0
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
-        return CommandFailed("CHILD_DIED", f"{self.program.name} {how}{self._last_lines()}")
+        return f"{self.program.name} {how}"
+
+    def death(self) -> CommandFailed:
+        """Says how it ended, and what it said last."""
+        return CommandFailed("CHILD_DIED", f"{self.ending}{self._last_lines()}")
 
     def _last_lines(self) -> str:
         lines = "\n".join(f"    {line}" for line in log_tail(self.log))

@@ -84,16 +84,18 @@ def explain(narration: Narration, demo: Demo, base_url: str, data_dir: Path) -> 
     narration.say(f"  model      {MODEL_ID}")
     narration.say(f"  account    {ACCOUNT_NAME}, {demo.balance_usd} USD")
     if demo.secret:
-        narration.say(f"  key        {demo.secret}   (shown this once: nobody can show it again)")
+        narration.say(f"  key        {demo.secret}")
     else:
-        narration.say("  key        the one that the first start showed; another one is made by")
+        narration.say("  key        the one that the first start showed; another one:")
         narration.say(f"             {tollgate} keys create {ACCOUNT_NAME}")
     narration.say(f"  console    {base_url.removesuffix('/v1')}/console")
     if demo.console_secret:
-        narration.say(f"             sign in with {demo.console_secret}   (shown this once, too)")
+        narration.say(f"             sign in with {demo.console_secret}")
     else:
-        narration.say("             sign in with the other key of the first start; another one is made by")
+        narration.say("             sign in with the other key of the first start; another one:")
         narration.say(f"             {tollgate} keys create {ACCOUNT_NAME} --scope management")
+    if demo.secret or demo.console_secret:
+        narration.say("\nKeep both keys now: nobody can show them again.")
     narration.heading("Ask it something, from another terminal")
     narration.code(f"{_KEY_VARIABLE}={demo.secret or 'the-key'}\n\n{_curl(base_url)}")
     narration.heading("The same with the OpenAI SDK for Python (pip install openai)")

@@ -1,6 +1,7 @@
 """`tollgate keys`: the API keys of accounts."""
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from chassis.faults import Fault
 from protos.auth.v1 import auth_pb2
+from protos.catalog.v1 import catalog_pb2
 from tollgate.convert import key_from_pb, scope_to_pb, timestamp_from_datetime
 from tollgate.failure import CommandFailed
 from tollgate.key_limits import (
@@ -102,6 +105,7 @@ def create(
         limits.apply(key, auth_pb2.Key())
         request = auth_pb2.CreateKeyRequest(request_id=request_id or new_request_id(), key=key, secret=secret)
         response = await services.call(services.auth_admin.CreateKey, request)
+        await _note_unknown_models(services, model)
         return {**key_from_pb(response.key, datetime.now(UTC)), "secret": response.secret or None}
 
     show(ask(work), as_json, _created)
@@ -219,7 +223,9 @@ def update(
         request = auth_pb2.UpdateKeyRequest(
             request_id=request_id or new_request_id(), key=key, update_mask=FieldMask(paths=paths)
         )
-        return key_from_pb((await services.call(services.auth_admin.UpdateKey, request)).key, datetime.now(UTC))
+        updated = await services.call(services.auth_admin.UpdateKey, request)
+        await _note_unknown_models(services, model or [])
+        return key_from_pb(updated.key, datetime.now(UTC))
 
     show(ask(work), as_json, _key)
 
@@ -233,6 +239,21 @@ def revoke(key_id: Key, as_json: AsJson = False, request_id: RequestId = None) -
         return key_from_pb((await services.call(services.auth_admin.RevokeKey, request)).key, datetime.now(UTC))
 
     show(ask(work), as_json, _key)
+
+
+async def _note_unknown_models(services: Services, model_ids: Sequence[str]) -> None:
+    """Says so on standard error: a model may well be added later, and a typing error looks the same."""
+    if not model_ids:
+        return
+    try:
+        snapshot = (await services.call(services.catalog.GetSnapshot, catalog_pb2.GetSnapshotRequest())).snapshot
+    except (CommandFailed, Fault):
+        return  # the key is made; what is missing is only the note
+    known = {model.model_id for model in snapshot.models}
+    for model_id in model_ids:
+        if model_id not in known:
+            note = f"note: the catalog has no model {model_id!r}, so the key cannot use it yet; `tollgate models list`"
+            print(f"{note} shows those that there are", file=sys.stderr)
 
 
 def _expiry(text: str) -> datetime:

@@ -1,12 +1,13 @@
 """`tollgate migrate`: brings each service's database to the schema that this code needs."""
 
 import time
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from chassis.settings import PREFIX, DatabaseSettings, load
+from chassis.settings import PREFIX, DatabaseSettings, SettingsInvalid, load
 from tollgate.failure import CommandFailed
 from tollgate.options import AsJson
 from tollgate.output import Document, show, table
@@ -25,6 +26,7 @@ def migrate(
     as_json: AsJson = False,
 ) -> None:
     """Migrates the databases that TOLLGATE_AUTH_DATABASE_URL and its like name. Safe to repeat, and to run twice."""
+    _require_settings(service or SERVICES)
     end_s = time.monotonic() + wait_s
     revisions = {name: _migrate_until(name, end_s) for name in (service or SERVICES)}
     document: Document = {"revisions": revisions}
@@ -33,6 +35,23 @@ def migrate(
         as_json,
         lambda _: table(["DATABASE", "REVISION"], ([f"{name}_svc", revision] for name, revision in revisions.items())),
     )
+
+
+def _require_settings(services: Iterable[str]) -> None:
+    """Before any database is touched, and all that is wrong at once.
+
+    Raises:
+        SettingsInvalid: a line for each.
+    """
+    wrong = []
+    for name in services:
+        try:
+            load(_database_settings(name))
+        except SettingsInvalid as failure:
+            wrong.append(str(failure))
+    if wrong:
+        wrong.append("(`tollgate up` needs none of these, and migrates its own databases at each start)")
+        raise SettingsInvalid("\n".join(wrong))
 
 
 def _migrate_until(name: str, end_s: float) -> str:

@@ -64,7 +64,9 @@ class Stack:
                     starting.result()
                     await asyncio.wait({stop, dying}, return_when=asyncio.FIRST_COMPLETED)
                 if not stop.done():
-                    raise dying.result().death()
+                    dead = dying.result()
+                    self._narration.say(f"\n{dead.ending}: the rest stops, too")  # now: that may take a while
+                    raise dead.death()
                 return 0
             finally:
                 await _cancelled(stop, starting, dying)

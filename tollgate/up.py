@@ -80,8 +80,9 @@ def _refuse_taken_port(host: str, port: int) -> None:
         if error.errno == errno.EADDRINUSE:
             raise CommandFailed(
                 "PORT_TAKEN",
-                f"port {port} on {host} is taken by another process: choose another with --port (0: any that is free), "
-                f"or find it with `ss -ltnp 'sport = :{port}'` and stop it",
+                f"port {port} on {host} is taken by another process: choose another with `--port 8081` "
+                f"(0: any that is free; `make run ARGS='--port 8081'`), or find it with `ss -ltnp 'sport = :{port}'` "
+                "and stop it",
             ) from None
         raise CommandFailed(
             "HOST_UNUSABLE", f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port"

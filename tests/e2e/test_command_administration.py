@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ def test_a_name_is_taken_once(tollgate: Tollgate) -> None:
     assert tollgate("accounts", "create", "twice", "--json").error["reason"] == "ACCOUNT_NAME_TAKEN"
     for_people = tollgate("accounts", "create", "twice")
     assert for_people.status == 1
+    assert for_people.stderr.count("choose another name") == 1
     assert "Traceback" not in for_people.stderr
 
 
@@ -167,6 +169,20 @@ def test_a_keys_secret_is_shown_once(tollgate: Tollgate) -> None:
     assert first["secret"] not in tollgate("keys", "show", first["key_id"]).stdout
 
 
+def test_a_model_that_is_not_there_yet_is_noted(tollgate: Tollgate) -> None:
+    tollgate("accounts", "create", "ahead")
+    made = tollgate("keys", "create", "ahead", "--model", "scripted/ok", "--model", "scripted/okay", "--json")
+    assert made.document["allowed_models"] == ["scripted/ok", "scripted/okay"]
+    [note] = made.stderr.splitlines()
+    assert "'scripted/okay'" in note
+    changed = tollgate("keys", "update", made.document["key_id"], "--model", "scripted/ok", "--json")
+    assert (changed.status, changed.stderr) == (0, "")
+
+
+def test_the_version_is_told(tollgate: Tollgate) -> None:
+    assert tollgate("--version").stdout.split() == ["tollgate", metadata.version("tollgate")]
+
+
 def test_a_key_changes_only_where_it_is_told_to(tollgate: Tollgate) -> None:
     tollgate("accounts", "create", "changing")
     created = tollgate("keys", "create", "changing", "--model", "scripted/ok", "--expires", "90d", "--json").document
@@ -230,15 +246,18 @@ def test_limits_of_a_key_are_set_changed_one_by_one_and_taken_away(tollgate: Tol
         (["keys", "list", "nobody"], "ACCOUNT_NOT_FOUND"),
         (["keys", "show", "key_0000000000000000000000"], "KEY_NOT_FOUND"),
         (["models", "show", "no/such-model"], "MODEL_NOT_FOUND"),
+        (["credits", "refund", "refunded", "no-such-request", "--reason", "late"], "REQUEST_NOT_FOUND"),
         (["models", "apply", "/no/such/file.yaml"], "FILE_UNREADABLE"),
     ],
 )
 def test_what_is_not_there_says_how_to_find_what_is(tollgate: Tollgate, arguments: list[str], reason: str) -> None:
+    tollgate("accounts", "create", "refunded")
     assert tollgate(*arguments, "--json").error["reason"] == reason
     for_people = tollgate(*arguments)
     assert for_people.status == 1
     assert for_people.stderr.startswith("tollgate: ")
     assert "Traceback" not in for_people.stderr
+    assert "ListKeys" not in for_people.stderr, "of gRPC, which people at a terminal do not speak"
 
 
 def test_a_dry_run_shows_what_would_change_and_changes_nothing(
@@ -261,10 +280,12 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(
 def test_a_bad_catalog_is_refused_whole_with_its_lines(tollgate: Tollgate, tmp_path: Path) -> None:
     before = tollgate("models", "list", "--json").document
     bad = tmp_path / "bad.yaml"
-    bad.write_text("models:\n  - id: free/lunch\n    context_length: 10\n")
+    bad.write_text("models:\n  - id: free/lunch\n    context_length: 10\nmodel: 5\n")
     refused = tollgate("models", "apply", str(bad))
     assert refused.status == 1
-    assert "line 2" in refused.stderr
+    head, *lines = refused.stderr.splitlines()
+    assert head.endswith("nothing was changed:")
+    assert [line.split(":")[0] for line in lines] == ["  line 2", "  line 4"]
     assert tollgate("models", "list", "--json").document == before
 
 

@@ -80,7 +80,7 @@ def test_a_child_that_dies_takes_the_rest_down_and_is_named(tmp_path: Path) -> N
         stack.kill("usage_svc")
         assert stack.process.wait(STOP_S_MAX) == 1
         printed = stack.output.read_text()
-        assert "usage_svc was ended by SIGKILL" in printed
+        assert printed.index("usage_svc was ended by SIGKILL: the rest stops") < printed.index("Stopping")
         assert "usage_svc.log" in printed
         assert "ready port=" in printed, "its last log lines are shown"
         assert "Traceback" not in printed
@@ -158,6 +158,9 @@ def test_migrate_without_a_database_is_wrong_usage() -> None:
     refused = run_command("migrate", "usage")
     assert refused.returncode == 2
     assert "TOLLGATE_USAGE_DATABASE_URL" in refused.stderr
+    assert "TOLLGATE_AUTH_DATABASE_URL" not in refused.stderr
+    for name in ("AUTH", "CATALOG", "USAGE"):
+        assert f"TOLLGATE_{name}_DATABASE_URL: is not set" in run_command("migrate").stderr
 
 
 def _ask(stack: RunningStack, secret: str) -> None:
