@@ -77,7 +77,7 @@ def require_room(keys: int, keys_max: int) -> None:
 
 
 def require_a_manager_left(before: Key, left: Iterable[Key], now: datetime) -> None:
-    """An account never gives up its last key that can make others: nobody but the operator could let its owner in again.
+    """An account never gives up its last key that can make others: only the operator could let its owner in again.
 
     `left` are the account's keys after a change of `before`. One of them manages for a day, or for as long as `before`
     would have, so that an expiry in a minute is no way around it.

@@ -48,8 +48,8 @@ ERRORS: Mapping[str, ErrorRow] = MappingProxyType(
             "invalid_request_error",
             "last_management_key",
             "management: without this key nobody could manage the account any more",
-            "This is the account's last working key with the `management` scope: it cannot be deleted, lose the scope or "
-            "expire within a day. Create another one first.",
+            "This is the account's last working key with the `management` scope: it cannot be deleted, lose the scope "
+            "or expire within a day. Create another one first.",
         ),
         "key_not_working": ErrorRow(
             400,
