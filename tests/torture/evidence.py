@@ -35,6 +35,7 @@ class Reported:
     tokens: Tokens | None  # None: it reported no usage
     is_whole: bool  # it came to its scripted end
     question: str = ""  # which question it answered; asked again by a retry, that is another request
+    begin_s: float = 0.0  # since the epoch
 
 
 class Ending(StrEnum):
@@ -133,6 +134,7 @@ class Kill:
 
     spool_uuid: str
     at_s: float  # since the epoch
+    is_power_cut: bool = False  # then its disk has lost what was not synced
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ class Kind(StrEnum):
     """Ways to break a part."""
 
     KILL = "kill"  # SIGKILL, started again after a while
+    POWER = "power cut"  # an edge's machine: killed, and its disk has lost what was not synced
+    DOUBLE = "double"  # a second process is started on the data folder of an edge that lives
     TERMINATE = "terminate"  # SIGTERM under load, started again when it has ended
     PAUSE = "pause"  # SIGSTOP, later SIGCONT
     CUT = "cut"  # a link's connections are reset, and new ones refused
@@ -52,6 +54,8 @@ def ways(*, with_postgres: bool) -> Sequence[_Way]:
     for edge in EDGES:
         found += [
             _Way(Kind.KILL, edge, 6, (0.1, 1.5)),
+            _Way(Kind.POWER, edge, 4, (0.1, 1.5)),
+            _Way(Kind.DOUBLE, edge, 1, (0.1, 0.1)),
             _Way(Kind.TERMINATE, edge, 3, (0.1, 0.5)),
             _Way(Kind.PAUSE, edge, 3, (0.3, 3.0)),
             _Way(Kind.PAUSE, edge, 1, (9.0, 13.0)),

@@ -8,6 +8,7 @@ import os
 import runpy
 import sys
 import threading
+from importlib import import_module
 
 from tests.torture.mutations import MUTATIONS
 
@@ -19,6 +20,8 @@ def main() -> None:
     if name:
         MUTATIONS[name].apply(setattr)
     sys.argv = sys.argv[1:]
+    if sys.argv[0] == "edge":
+        import_module("tests.torture.disk").copy_what_is_synced(setattr)  # of which the services need nothing
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 

@@ -20,6 +20,11 @@ class Mutation:
     breaks: str
     apply: Callable[[Patch], None]
 
+    @property
+    def what(self) -> str:
+        """What is different, in a sentence or two."""
+        return " ".join((self.apply.__doc__ or "").split())
+
 
 def _no_deduplication(patch: Patch) -> None:
     """A batch that comes again is posted again: neither the cursor nor the key on request ids is looked at."""

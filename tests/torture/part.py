@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 _START_S_MAX = 120.0  # two cores that may be busy with something else
 _STOP_S_MAX = 60.0
@@ -35,6 +36,7 @@ class Part:
         self.is_without_database = False  # then a start may fail, and is tried again
         self.database_back_s = 0.0  # since when it has one again
         self.kill_times_s: list[float] = []  # since the epoch
+        self.power_cut_times_s: list[float] = []  # those of them that cost it what was not synced
         self.drain_times_s: list[tuple[float, float]] = []  # from SIGTERM to the end
         self._process: asyncio.subprocess.Process | None = None
         self._start_s = 0.0
@@ -61,15 +63,7 @@ class Part:
         self._start_s = time.monotonic()
         self._ready_file.unlink(missing_ok=True)
         with self.log.open("ab") as output:
-            process = self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.torture.launcher", self._module),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, **self._environment(), "TORTURE_LIFELINE": str(self._lifeline)},
-                pass_fds=(self._lifeline,),
-                start_new_session=True,
-            )
+            process = self._process = await self._spawn(output, self._environment())
         self._is_expected_to_end = False
         while not self._ready_file.exists():
             if process.returncode is not None:
@@ -84,6 +78,17 @@ class Part:
         self._watch = asyncio.create_task(self._watch_end(process))
         return True
 
+    async def _spawn(self, output: IO[bytes], environment: dict[str, str]) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.torture.launcher", self._module),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **environment, "TORTURE_LIFELINE": str(self._lifeline)},
+            pass_fds=(self._lifeline,),
+            start_new_session=True,
+        )
+
     async def _watch_end(self, process: asyncio.subprocess.Process) -> None:
         status = await process.wait()
         if not self._is_expected_to_end:
@@ -93,6 +98,29 @@ class Part:
     async def kill(self) -> None:
         """kill -9. Nothing happens if it does not run."""
         await self._end(signal.SIGKILL)
+
+    async def lose_power(self, cut: Callable[[], None]) -> None:
+        """kill -9, and `cut` has its disk lose something. Nothing happens if it does not run."""
+        if await self._end(signal.SIGKILL):
+            self.power_cut_times_s.append(self.kill_times_s[-1])
+            cut()
+
+    async def intrude(self) -> None:
+        """A second process of the same kind with the same settings. It must end by itself, and say why."""
+        if not self.is_running:
+            return
+        log = self.log.with_name(f"{self.name}-second.log")
+        environment = {name: value for name, value in self._environment().items() if not name.endswith("READY_FILE")}
+        with log.open("wb") as output:
+            process = await self._spawn(output, environment)
+        try:
+            status = await asyncio.wait_for(process.wait(), _START_S_MAX)
+        except TimeoutError:
+            status = 0
+            process.kill()
+            await process.wait()
+        if status == 0 or b"SPOOL_IN_USE" not in log.read_bytes():
+            self._complain(f"{self.name}: a second edge shares its folder, or does not say why not: status {status}")
 
     async def terminate(self) -> None:
         """SIGTERM, and waits for the end; complains of another status than 0."""

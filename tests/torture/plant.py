@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import random
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,7 @@ import catalog_svc.migrations
 import usage_svc.migrations
 from chassis.migration import migrate
 from tests.harness.postgres import PostgresServer, fresh_database, postgres_server
+from tests.torture.disk import cut_power
 from tests.torture.evidence import Drain, Kill
 from tests.torture.faults import EDGES, SERVICES, Fault, Kind
 from tests.torture.part import Part
@@ -163,6 +165,8 @@ class Plant:
         """One fault from its beginning to its end. False: its target was not well again before the deadline."""
         ways: dict[Kind, Callable[[Fault], Awaitable[None]]] = {
             Kind.KILL: self._kill,
+            Kind.POWER: self._cut_power,
+            Kind.DOUBLE: self._intrude,
             Kind.TERMINATE: self._terminate,
             Kind.PAUSE: self._pause,
             Kind.CUT: self._cut,
@@ -201,6 +205,16 @@ class Plant:
         await part.kill()
         await asyncio.sleep(fault.for_s)
         await part.start()
+
+    async def _cut_power(self, fault: Fault) -> None:
+        part = self.parts[fault.target]
+        dice = random.Random(str(fault))
+        await part.lose_power(lambda: cut_power(self.folder / fault.target / "spool", dice))
+        await asyncio.sleep(fault.for_s)
+        await part.start()
+
+    async def _intrude(self, fault: Fault) -> None:
+        await self.parts[fault.target].intrude()
 
     async def _terminate(self, fault: Fault) -> None:
         part = self.parts[fault.target]
@@ -258,7 +272,11 @@ class Plant:
         """Every edge that was ended without warning."""
         return list(
             itertools.chain.from_iterable(
-                (Kill(self.spool_uuid(edge), at_s) for at_s in self.parts[edge].kill_times_s) for edge in EDGES
+                (
+                    Kill(self.spool_uuid(edge), at_s, at_s in self.parts[edge].power_cut_times_s)
+                    for at_s in self.parts[edge].kill_times_s
+                )
+                for edge in EDGES
             )
         )
 

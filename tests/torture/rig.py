@@ -3,11 +3,9 @@
 What the torture's run does by the thousand, a scenario does once and in order; both are judged by verdict.py.
 """
 
-import asyncio
-import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,13 +17,13 @@ from chassis import client
 from chassis.clock import SystemClock
 from chassis.lifetime import Lifetime
 from edge import bill
-from edge.metering.disk_sync import OnDone
 from edge.metering.meter import Admission, Meter
 from edge.metering.settings import MeteringSettings
 from pricing import TokenUsage
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 from tests.harness.eventually import eventually
 from tests.harness.usage_service import UsageService, event, new_id
+from tests.torture import disk
 from tests.torture.books import books_of
 from tests.torture.evidence import Ending, Evidence, Kill, Reported, Sighting, Tokens
 from tests.torture.relay import Relay
@@ -75,15 +73,12 @@ class RigEdge:
         shutil.copytree(self.settings.spool_dir, folder)
         return replace(self.settings, spool_dir=folder)
 
-    async def cut_power(self, disk: "SimulatedDisk") -> MeteringSettings:
-        """The same, and the system is gone with it: only what was synced is there again."""
+    async def cut_power(self) -> MeteringSettings:
+        """The same, and the system is gone with it: only what was synced is there again. In `synced_copies`."""
         folder = await self._die()
-        folder.mkdir()
-        shutil.copy(self.settings.spool_dir / "uuid", folder / "uuid")
-        for path, data in disk.synced.items():
-            survivor = folder / path.relative_to(self.settings.spool_dir)
-            survivor.parent.mkdir(exist_ok=True)
-            survivor.write_bytes(data)
+        shutil.copytree(self.settings.spool_dir, folder)
+        shutil.copytree(disk.copies_of(self.settings.spool_dir), disk.copies_of(folder))
+        disk.cut_power(folder, None)
         return replace(self.settings, spool_dir=folder)
 
     async def _die(self) -> Path:
@@ -93,38 +88,12 @@ class RigEdge:
         return self.settings.spool_dir.with_name(f"{self.settings.spool_dir.name}-after")
 
 
-class SimulatedDisk:
-    """What a disk would hold after a power cut: of each file what it had when it was last synced."""
-
-    def __init__(self) -> None:
-        self.synced: dict[Path, bytes] = {}
-
-    def start_for(self, on_done: OnDone) -> "_SimulatedSync":
-        return _SimulatedSync(self, on_done)
-
-
-class _SimulatedSync:
-    def __init__(self, disk: SimulatedDisk, on_done: OnDone) -> None:
-        self._disk, self._on_done = disk, on_done
-
-    def start(self, files: Sequence[int]) -> None:
-        for fd in files:
-            path = Path(os.readlink(f"/proc/self/fd/{fd}"))
-            if path.is_file():
-                self._disk.synced[path] = os.pread(fd, path.stat().st_size, 0)
-        asyncio.get_running_loop().call_soon(self._on_done, None)
-
-    def close(self) -> None:
-        self._on_done = lambda _failure: None
-
-
 @contextmanager
-def simulated_disk() -> Iterator[SimulatedDisk]:
-    """Meters that are opened in this block sync to it."""
-    disk = SimulatedDisk()
+def synced_copies() -> Iterator[None]:
+    """Edges that are opened in this block can lose power."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edge.metering.group_commit.open_disk_sync", disk.start_for)
-        yield disk
+        disk.copy_what_is_synced(patch.setattr)
+        yield
 
 
 @dataclass(slots=True)

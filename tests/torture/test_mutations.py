@@ -13,7 +13,7 @@ from tests.harness.eventually import eventually
 from tests.harness.usage_service import new_id, usage_service
 from tests.torture.mutations import MUTATIONS
 from tests.torture.relay import Relay
-from tests.torture.rig import ACCOUNT, COST, HOLD, Rig, simulated_disk
+from tests.torture.rig import ACCOUNT, COST, HOLD, Rig, synced_copies
 from tests.torture.verdict import Verdict
 from usage_svc import session_store
 
@@ -66,12 +66,12 @@ async def an_edge_is_killed_after_its_last_answer(rig: Rig) -> None:
 
 
 async def the_power_is_cut(rig: Rig) -> None:
-    with simulated_disk() as disk:
+    with synced_copies():
         async with rig.edge() as edge:
             await edge.request()
             rig.link.cut()
             await edge.request()
-            settings = await edge.cut_power(disk)
+            settings = await edge.cut_power()
         rig.link.mend()
         async with rig.edge(settings):
             await rig.is_settled()

@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,15 +33,15 @@ class JournalingUpstream(ScriptedUpstream):
         self._journal = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     async def _answer(self, connection: Connection, request: RawRequest, path: str) -> None:
-        await_report = len(self.record.reported)
+        await_report, begin_s = len(self.record.reported), time.time()
         try:
             await super()._answer(connection, request, path)
         finally:
             # Answers overlap, but nothing else runs between the start of one and its entry into the record.
             report = self.record.reported[await_report]
-            self._write(request, report.usage, report.whole)
+            self._write(request, report.usage, report.whole, begin_s)
 
-    def _write(self, request: RawRequest, usage: Any, is_whole: bool) -> None:
+    def _write(self, request: RawRequest, usage: Any, is_whole: bool, begin_s: float) -> None:
         ids = [value for name, value in request.headers if name.lower() == "x-request-id"]
         named = _QUESTION.search(request.body)
         line = json.dumps(
@@ -49,6 +50,7 @@ class JournalingUpstream(ScriptedUpstream):
                 "usage": usage,
                 "whole": is_whole,
                 "question": named[1].decode() if named else "",
+                "begin_s": begin_s,
             }
         )
         os.write(self._journal, line.encode() + b"\n")
@@ -60,7 +62,7 @@ def read_journal(journal: Path) -> list[Reported]:
     for line in journal.read_text().splitlines():
         entry = json.loads(line)
         tokens = tokens_from_usage(entry["usage"])
-        found.append(Reported(entry["request_id"], tokens, entry["whole"], entry["question"]))
+        found.append(Reported(entry["request_id"], tokens, entry["whole"], entry["question"], entry["begin_s"]))
     return found
 
 

@@ -1,7 +1,7 @@
 """Compares the three witnesses, request by request and in total. Pure: directed tests and the torture run share it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from protos.usage.v1 import usage_pb2 as pb
@@ -11,6 +11,7 @@ from tests.torture.evidence import ONCE, Ending, Event, Evidence, Reported, Sigh
 PROMPT_NANOUSD, COMPLETION_NANOUSD, CACHED_NANOUSD = 1000, 2000, 500
 _REQUEST_S_MAX = 90.0  # how long before its edge was killed a request that is lost with it can have been admitted
 _OUTCOMES: dict[int, str] = {number: name.removeprefix("OUTCOME_").lower() for name, number in pb.Outcome.items()}
+LOST_WITH_POWER = "lost with its edge's power"
 _CHARGED = frozenset({pb.OUTCOME_MEASURED, pb.OUTCOME_ESTIMATED})
 
 
@@ -24,17 +25,18 @@ class Verdict:
     outcomes: "Counter[str]" = field(default_factory=Counter)  # as the ledger has them
     reported_tokens: int = 0
     billed_tokens: int = 0
-    lost_tokens: int = 0  # reported for requests that are labelled edge_lost
+    lost_tokens: int = 0  # reported for requests that are labelled edge_lost, or lost with the power of their edge
     waived_tokens: int = 0
-    estimated_difference_tokens: int = 0  # billed by estimate, less what was reported
-    labelled: list[str] = field(default_factory=list)  # every request behind the three numbers above, if it had tokens
+    estimated_tokens: int = 0  # billed by estimate
+    # Every request behind the numbers above, if it had tokens: by label, with those billed and those reported.
+    labelled: dict[str, list[tuple[str, int, int]]] = field(default_factory=lambda: defaultdict(list))
     overdraft_nanousd: int = 0  # the largest, beyond grace
     duplicates: int = 0  # charges beyond the first of a request
 
     @property
     def difference_tokens(self) -> int:
         """What no label explains."""
-        explained = self.lost_tokens + self.waived_tokens - self.estimated_difference_tokens
+        explained = self.lost_tokens + self.waived_tokens - self.estimated_tokens
         return self.reported_tokens - self.billed_tokens - explained
 
 
@@ -91,7 +93,12 @@ def _judge_request(
     if len(told) > 1:
         verdict.violations.append(f"{request_id}: {len(told)} upstream attempts reported usage, and one can be billed")
     if event is None:
-        if reports:
+        if reports and not is_completed and _power_was_cut(evidence, reports):
+            verdict.outcomes[LOST_WITH_POWER] += 1
+            verdict.lost_tokens += reported.total if reported is not None else 0
+            if reported is not None:
+                verdict.labelled[LOST_WITH_POWER].append((request_id, 0, reported.total))
+        elif reports:
             verdict.violations.append(f"{request_id} was asked of the upstream and has no outcome in the ledger")
         if is_completed:
             verdict.violations.append(f"{request_id}: its client has the whole answer, and the ledger knows nothing")
@@ -101,6 +108,8 @@ def _judge_request(
     if event.outcome in _CHARGED:
         verdict.billed_tokens += event.tokens.total
     wrong = _against_outcome(verdict, evidence, event, reported, is_completed)
+    if sighting is not None and sighting.tokens is not None and event.outcome == pb.OUTCOME_ESTIMATED:
+        wrong.append(f"its client was told {sighting.tokens.total} tokens, and an estimate is billed")
     if sighting is not None and sighting.account_id != event.account_id:
         wrong.append(f"it was {sighting.account_id}'s and is {event.account_id}'s in the ledger")
     if sighting is not None and sighting.tokens is not None and event.outcome == pb.OUTCOME_MEASURED:
@@ -115,6 +124,7 @@ def _against_outcome(
 ) -> list[str]:
     """What is wrong with one request's outcome; labels what is right and yet not billed by a report."""
     wrong: list[str] = []
+    name = _OUTCOMES[event.outcome]
     told = reported.total if reported is not None else 0
     if event.outcome == pb.OUTCOME_MEASURED:
         if reported is None:
@@ -125,19 +135,19 @@ def _against_outcome(
             wrong.append(f"it was charged {event.charged_nanousd} nano-USD, not {cost_nanousd(event.tokens)}")
         return wrong
     if event.outcome == pb.OUTCOME_ESTIMATED:
-        verdict.estimated_difference_tokens += event.tokens.total - told
-        verdict.labelled.append(f"{event.request_id} estimated: {event.tokens.total} tokens billed, {told} reported")
-        if is_completed and reported is not None:
-            wrong.append("its client has the whole answer and the upstream's report, and it was estimated")
-        if event.charged_nanousd > event.hold_nanousd:
-            wrong.append("an estimate is above its hold")
+        verdict.estimated_tokens += event.tokens.total
+        verdict.labelled[name].append((event.request_id, event.tokens.total, told))
+        if reported is not None:
+            wrong.append(f"the upstream reported {reported}, and it was estimated")
+        if event.charged_nanousd != min(cost_nanousd(event.tokens), event.hold_nanousd):
+            wrong.append(f"an estimate of {event.tokens} within {event.hold_nanousd} costs {event.charged_nanousd}")
         return wrong
     if event.charged_nanousd:
         wrong.append(f"it was charged {event.charged_nanousd} nano-USD")
     if event.outcome == pb.OUTCOME_EDGE_LOST:
         verdict.lost_tokens += told
         if told:
-            verdict.labelled.append(f"{event.request_id} edge_lost: {told} tokens reported")
+            verdict.labelled[name].append((event.request_id, 0, told))
         if is_completed:
             wrong.append("its client has the whole answer")
         if not _was_killed(evidence, event):
@@ -145,7 +155,7 @@ def _against_outcome(
     elif event.outcome == pb.OUTCOME_WAIVED:
         verdict.waived_tokens += told
         if told:
-            verdict.labelled.append(f"{event.request_id} waived: {told} tokens reported")
+            verdict.labelled[name].append((event.request_id, 0, told))
         if reported is not None:
             wrong.append(f"the upstream reported {reported}")
     else:  # none
@@ -167,6 +177,13 @@ def _was_killed(evidence: Evidence, event: Event) -> bool:
         kill.spool_uuid == event.spool_uuid and event.admit_s - 1 <= kill.at_s <= event.admit_s + _REQUEST_S_MAX
         for kill in evidence.kills
     )
+
+
+def _power_was_cut(evidence: Evidence, reports: Sequence[Reported]) -> bool:
+    """Whether some edge lost its disk's newest bytes while this was asked: that it was admitted is written, and only
+    synced with what comes after."""
+    begin_s = min(report.begin_s for report in reports)
+    return any(kill.is_power_cut and -1 <= kill.at_s - begin_s <= _REQUEST_S_MAX for kill in evidence.kills)
 
 
 def _judge_keys(verdict: Verdict, evidence: Evidence, events: Mapping[str, Event]) -> None:
