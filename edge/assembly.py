@@ -263,6 +263,7 @@ def metering_settings(configured: EdgeSettings) -> MeteringSettings:
         ship_linger_s=configured.ship_linger_s,
         ship_batch_max=configured.ship_batch_max,
         session_margin_s=configured.session_margin_s,
+        outage_s=configured.outage_s,
         rpc_timeout_s=configured.rpc_timeout_s,
     )
 

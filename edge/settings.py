@@ -126,6 +126,12 @@ class EdgeSettings(ProcessSettings):
     session_margin_s: PositiveSeconds = Field(
         5.0, description="Admission ends this long before usage_svc may think that this edge is lost."
     )
+    outage_s: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="For how long accounts should be able to go on at their present rate of spending while usage_svc "
+        "cannot be reached: what is leased for each is then larger by two to four times that spend, where it has the "
+        "funds. 0: at least a quarter of a minute. Of no use beyond TOLLGATE_USAGE_SESSION_TTL_S.",
+    )
 
     log_body_bytes_max: Annotated[int, Field(ge=1, le=4 * 1024 * 1024)] = Field(
         1024 * 1024,

@@ -31,6 +31,7 @@ class Lease:
         "_hold_max_before",
         "_peak",
         "_peak_before",
+        "_spend_factor",
         "_spent",
         "_spent_before",
         "_turn_time",
@@ -52,7 +53,16 @@ class Lease:
         "use_time",
     )
 
-    def __init__(self, lease_id: str, account_id: str, now: float, window_s: float, *, is_last: bool = False) -> None:
+    def __init__(
+        self,
+        lease_id: str,
+        account_id: str,
+        now: float,
+        window_s: float,
+        *,
+        is_last: bool = False,
+        spend_factor: float = 1,
+    ) -> None:
         self.lease_id, self.account_id = lease_id, account_id
         self.is_last = is_last  # for the account's last request, which may run under-held, and for nothing else
         self.granted_nanousd = self.settled_nanousd = self.returned_nanousd = self.held_nanousd = 0
@@ -65,6 +75,7 @@ class Lease:
         self.use_time = now
         self.refill_after_time = 0.0  # no refill in the background before this
         self.return_seq = 0  # the spool's sequence number of the last return
+        self._spend_factor = spend_factor  # how many times the spend of a window it keeps beside its holds
         self._half_window_s = window_s / 2
         self._turn_time = now + self._half_window_s
         self._peak = self._peak_before = 0
@@ -162,7 +173,7 @@ class Lease:
 
     def _spare(self) -> int:
         peak, hold = max(self._peak, self._peak_before), max(self._hold_max, self._hold_max_before)
-        return max(SPARE_HOLDS * hold, peak // 2) + self._spent + self._spent_before
+        return max(SPARE_HOLDS * hold, peak // 2) + int((self._spent + self._spent_before) * self._spend_factor)
 
     def _resize(self) -> None:
         self.low_water_nanousd = self._spare() // 2

@@ -13,10 +13,15 @@ class LeaseBook:
     """Finds, makes and forgets leases. `give_back` spools the return of a lease's free funds; False where it cannot."""
 
     def __init__(
-        self, leases_max: int, window_s: float, new_lease_id: Callable[[], str], give_back: Callable[[Lease, int], bool]
+        self,
+        leases_max: int,
+        window_s: float,
+        new_lease_id: Callable[[], str],
+        give_back: Callable[[Lease, int], bool],
+        spend_factor: float = 1,
     ) -> None:
         self._leases: OrderedDict[str, Lease] = OrderedDict()
-        self._leases_max, self._window_s = leases_max, window_s
+        self._leases_max, self._window_s, self._spend_factor = leases_max, window_s, spend_factor
         self._new_lease_id, self._give_back = new_lease_id, give_back
         self.get = self._leases.get
         self.touch = self._leases.move_to_end
@@ -33,7 +38,9 @@ class LeaseBook:
         if lease is None:
             if len(self._leases) >= self._leases_max:
                 self._evict()
-            lease = self._leases[account_id] = Lease(self._new_lease_id(), account_id, now, self._window_s)
+            lease = self._leases[account_id] = Lease(
+                self._new_lease_id(), account_id, now, self._window_s, spend_factor=self._spend_factor
+            )
         return lease
 
     def return_surplus(self, now: float, looks_max: int) -> None:

@@ -162,11 +162,9 @@ class Meter:
     @property
     def session(self) -> usage_pb2.Session | None:
         """The session under which requests are admitted now."""
-        return (
-            None
-            if self._log is None
-            else usage_pb2.Session(spool_uuid=self._spool.uuid, incarnation=self._log.incarnation)
-        )
+        if self._log is None:
+            return None
+        return usage_pb2.Session(spool_uuid=self._spool.uuid, incarnation=self._log.incarnation)
 
     @property
     def ready(self) -> bool:
@@ -347,6 +345,7 @@ class Meter:
             self._settings.lease_window_s,
             self._new_id,
             lambda lease, amount_nanousd: self._give_back(log, lease, amount_nanousd),
+            self._settings.spend_factor,
         )
         self._acquirer.use(response.session, self._book)
         self._recall.use(response.session)
@@ -377,7 +376,8 @@ class Meter:
         while True:
             await asyncio.sleep(_UPKEEP_S)
             if self._book is not None and not self._is_closing:
-                self._book.return_surplus(self._monotonic(), _SURPLUS_LOOKS_MAX)
+                if self._keeper.is_heard:  # else nobody could have them, and they may have to last here
+                    self._book.return_surplus(self._monotonic(), _SURPLUS_LOOKS_MAX)
                 self._acquirer.ask_uncertain()
             for log in self._spool.logs.values():
                 if log.unwritable is not None:

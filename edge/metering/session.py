@@ -14,6 +14,7 @@ from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 
 _RETRY_S_MIN, _RETRY_S_MAX = 0.1, 2.0
 _HEARTBEATS_PER_TTL = 5
+_MISSED_MAX = 3  # heartbeats in a row without an acknowledgement: then usage_svc is away
 
 _log = logger(__name__)
 
@@ -39,6 +40,13 @@ class SessionKeeper:
         # By the clock's monotonic time. usage_svc counts from the arrival of a heartbeat, which is after its sending;
         # so while we admit, it cannot have given us up (docs/billing.md, "Session, lease, spool").
         self.admit_until = float("-inf")
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether usage_svc has acknowledged a heartbeat lately."""
+        if self.beat_time is None:
+            return False
+        return self._clock.monotonic() - self.beat_time < _MISSED_MAX * self._interval_s()
 
     async def run(self) -> None:
         """For ever.

@@ -36,10 +36,18 @@ class MeteringSettings:
     session_margin_s: float = 5.0  # admission ends this long before usage_svc may call the session lost
     heartbeat_s_max: float = 5.0
     lease_window_s: float = 60.0  # leases are sized by the peak of open holds within it, and idle after it
+    outage_s: float = 0.0  # leases are large enough to go on without usage_svc for this long; 0: as it comes
     leases_max: int = 10_000
     refusal_memory_s: float = 1.0  # a refused account causes no further call for this long
     held_wait_s: float = 0.2  # how long a request waits for funds that are merely held
     drain_s: float = 10.0  # at the end: how long to go on shipping
+
+    @property
+    def spend_factor(self) -> float:
+        """How many times the spend of a window a lease keeps. What it knows may be of half a window only, and it is
+        refilled when half of it is gone: hence four times.
+        """
+        return max(1.0, 4 * self.outage_s / self.lease_window_s)
 
     def __post_init__(self) -> None:
         if self.segment_bytes < 4 * FRAME_BYTES_MAX:

@@ -413,7 +413,7 @@ async def test_while_thousands_of_records_catch_up_a_new_account_is_let_in(
 async def is_admitted(side: EdgeSide, account_id: str) -> bool:
     try:
         await side.request(account_id)
-    except (FundsHeld, FundsUsedUp):
+    except MeteringRefusal:
         return False
     return True
 
@@ -574,6 +574,45 @@ async def test_without_usage_svc_requests_go_on_from_the_lease_until_the_session
         await side.request("a")
     assert len(await outcomes(local_usage)) == 24
     await local_usage.audit()
+
+
+async def test_an_hour_of_traffic_without_usage_svc_is_served_and_catches_up(
+    sqlite_url: str, settings: MeteringSettings
+) -> None:
+    """One request a second of each of two accounts, and of a third one every two minutes."""
+    async with usage_service(sqlite_url, session_ttl_s=4200.0) as usage, Relay() as relay:
+        relay.target_port = usage.port
+        for account_id in ("a", "b", "seldom", "new"):
+            await usage.credit(account_id, 1000 * USD)
+        prepared = replace(settings, outage_s=3600.0, durability=Durability.INTERVAL)
+        async with edge(relay.port, prepared, clock=StoppedClock()) as side:
+
+            async def pass_time(seconds: int) -> None:
+                for second in range(seconds):
+                    side.clock.shift_s += 1
+                    await side.request("a")
+                    await side.request("b")
+                    if second % 120 == 59:
+                        await side.request("seldom")
+
+            await pass_time(180)
+            await eventually(lambda: not side.meter._shipper.unshipped_records)
+            relay.cut()
+            await pass_time(3600)
+            assert side.meter.ready
+            assert side.meter._shipper.unshipped_records >= 7200
+            relay.mend()
+            await eventually(lambda: is_admitted(side, "new"), timeout_s=20)
+            await side.request("a")
+            await eventually(lambda: not side.meter._shipper.unshipped_records, timeout_s=30)
+        assert len(await states(usage)) == 1  # never fenced
+        assert await usage.rows("SELECT account_id, COUNT(*) FROM usage_event GROUP BY 1 ORDER BY 1") == [
+            ("a", 3781),
+            ("b", 3780),
+            ("new", 1),
+            ("seldom", 32),
+        ]
+        await usage.audit()
 
 
 async def test_an_edge_starts_without_usage_svc_and_is_ready_once_it_is_there(
