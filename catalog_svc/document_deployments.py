@@ -13,6 +13,7 @@ from catalog_svc.catalog import (
     Resource,
 )
 from catalog_svc.fields import Section
+from catalog_svc.refusable_fields import REFUSABLE_FIELDS
 from catalog_svc.tree import Scalar
 
 DEPLOYMENT_KEYS = (
@@ -71,7 +72,6 @@ CONTINUOUS_USAGE_KINDS = frozenset({DeploymentKind.VLLM, DeploymentKind.SGLANG})
 _ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PATH = re.compile(r"/[^\x00-\x1f\x7f]*")
-_FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_.*:-]{0,99}")
 _URL_CHARACTERS = re.compile(r"[!-~]+")
 
 
@@ -107,7 +107,10 @@ def read_deployment(section: Section) -> Deployment:
         accepts_continuous_usage=accepts_continuous_usage,
         n_max=section.integer("n_max", 1, 1, MAX_N),
         allowed_fields=section.words(
-            "allow", (), pattern=_FIELD, what="the name of a request field such as previous_response_id"
+            "allow",
+            (),
+            allowed=REFUSABLE_FIELDS,
+            what='a name that "What `allow` may name" in docs/catalog.md lists, such as previous_response_id',
         ),
         resources=tuple(Resource(word) for word in resources),
         client_gone=client_gone,

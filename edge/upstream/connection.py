@@ -12,7 +12,10 @@ from typing import Protocol, cast
 
 import httptools
 
+from chassis.log import logger
 from edge.upstream.decode import BrokenEncoding, Decode, EncodingUnknown, decoder
+
+_log = logger(__name__)
 
 HEADER_BYTES_MAX = 64 * 1024
 # How long an upstream may take to close its answer after the event that ends it.
@@ -303,7 +306,9 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
-            cause = error.__context__ if isinstance(error.__context__, EncodingUnknown | BrokenEncoding) else error
+            cause = error.__context__ or error
+            if not isinstance(cause, EncodingUnknown | BrokenEncoding | httptools.HttpParserError):
+                _log.error("reading an answer failed", exc_info=cause)  # a bug of ours, which must not pass for theirs
             call.fail(Failure("garbage", str(cause)))
         except httptools.HttpParserUpgrade:
             call.fail(Failure("garbage", "an upgrade that was not asked for"))

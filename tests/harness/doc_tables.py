@@ -13,6 +13,7 @@ from catalog_svc.settings import CatalogSettings
 from chassis.callers import callers_from_text
 from edge.counting import LoopCounter, LoopHistogram
 from edge.openai.error_table import ERRORS
+from edge.openai.fields import REFUSED
 from usage_svc.settings import UsageSettings
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -74,10 +75,20 @@ def callers_table() -> str:
     return "\n".join(lines)
 
 
+def refused_table() -> str:
+    """One row per name that a deployment's `allow` may hold, under the reason that a client is told."""
+    names_by_why: dict[str, list[str]] = {}
+    for name, row in REFUSED.items():
+        names_by_why.setdefault(row.why, []).append(f"`{name}`")
+    lines = ["| names | refused because |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {', '.join(names)} | {why} |" for why, names in names_by_why.items())])
+
+
 TABLES: Mapping[str, tuple[str, Callable[[], str]]] = {
     "errors": ("errors.md", errors_table),
     "metrics": ("metrics.md", metrics_table),
     "callers": ("grpc.md", callers_table),
+    "refused": ("catalog.md", refused_table),
 }
 
 

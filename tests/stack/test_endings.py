@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from edge.upstream.chat_stream import ChatTap
 from protos.usage.v1 import usage_pb2 as pb
@@ -333,6 +334,36 @@ async def test_an_event_beyond_the_limit_ends_the_stream_and_what_came_before_is
     assert ended(request) == ("estimated", "estimated", "upstream_failed")
     assert attempts(request) == [(200, "too_large")]
     assert request.charged_nanousd > 0
+
+
+@pytest.mark.parametrize("policy", ["estimate", "waive"])
+async def test_a_bug_of_ours_while_a_stream_arrives_is_logged_as_one_and_costs_by_the_policy(
+    stack: Stack, client: Client, customer: Customer, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    model = await stack.offer_new([{"upstream_failed": policy}])
+    feed = ChatTap.feed
+
+    def broken(tap: ChatTap, data: bytes) -> bytes:
+        if b'"finish_reason":"stop"' in data.replace(b" ", b""):
+            raise RuntimeError("a bug")
+        return feed(tap, data)
+
+    monkeypatch.setattr(ChatTap, "feed", broken)
+    stack.upstream.script(Answer(events=4, gap_ms=20))
+    with capture_logs() as logs:
+        answer = await client.chat(chat(stream=True, model=model))
+    monkeypatch.undo()
+    assert answer.events[-1]["error"]["code"] == "upstream_error"
+    assert b"[DONE]" not in answer.body
+    assert b"a bug" not in answer.body
+    [told] = [each for each in logs if each["event"] == "reading an answer failed"]
+    assert repr(told["exc_info"]) == "RuntimeError('a bug')"
+    request = await only(stack, customer)
+    assert ended(request)[0] == {"estimate": "estimated", "waive": "waived"}[policy]
+    assert (request.charged_nanousd > 0) == (policy == "estimate")
+    assert (await client.chat(chat(stream=True))).status == 200
+    await stack.settled(customer, 2)
+    await stack.audit()
 
 
 async def test_a_bug_of_ours_in_mid_stream_cuts_it_off_and_leaves_one_outcome(

@@ -326,8 +326,9 @@ BAD_DOCUMENTS: dict[str, tuple[str, str]] = {
     ),
     "resource": (deployed("resources: [chat]"), "line 11: deployments[0].resources[0]: 'chat' is not one of chat_"),
     "allowed field": (
-        deployed("allow: ['best of']"),
-        "line 11: deployments[0].allow[0]: 'best of' is not the name of a request field such as previous_response_id",
+        deployed("allow: [priority, prevoius_response_id]"),
+        "line 11: deployments[0].allow[1]: 'prevoius_response_id' is not a name that \"What `allow` may name\" in "
+        "docs/catalog.md lists, such as previous_response_id; did you mean previous_response_id?",
     ),
     "abort without continuous usage": (
         GOOD.replace("vllm", "llamacpp") + "    client_gone: abort\n",

@@ -28,6 +28,8 @@ from catalog_svc.document_models import (
     QUANTIZATIONS,
     SAMPLING_PARAMETERS,
 )
+from catalog_svc.refusable_fields import REFUSABLE_FIELDS
+from edge.openai.fields import REFUSED
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "catalog.md").read_text()
 
@@ -53,6 +55,10 @@ def test_the_page_lists_exactly_the_keys_that_the_parser_knows() -> None:
     assert tuple(key for key, cells in dimensions.items() if "`per_million`" in cells[0]) == PER_MILLION_KEYS
     assert tuple(deployment) == DEPLOYMENT_KEYS
     assert tuple(credential) == CREDENTIAL_KEYS
+
+
+def test_what_the_parser_lets_be_allowed_is_what_the_edge_refuses() -> None:
+    assert sorted(REFUSABLE_FIELDS) == sorted(REFUSED)
 
 
 def test_the_page_states_the_defaults_of_the_code() -> None:
