@@ -1,6 +1,6 @@
 """GET /v1/models?format=openrouter: the document that OpenRouter reads from its providers, schema version 2.4.
 
-Source: https://openrouter.ai/docs/guides/community/for-providers. Its members and no others. Prices that are not
+Source: https://openrouter.ai/docs/guides/providers/integration. Its members and no others. Prices that are not
 charged are left out, as that page asks; what we cannot say exactly (value ranges of sampling parameters, which are the
 upstream's) is declared as supported with an unknown domain rather than guessed.
 """

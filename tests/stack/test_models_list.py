@@ -4,11 +4,14 @@ import json
 import re
 from pathlib import Path
 
+import jsonschema_rs
 import openai
 import pytest
 import yaml
 
 import catalog_svc
+from catalog_svc.document_models import FEATURES, INPUT_MODALITIES, PER_MILLION_KEYS, SAMPLING_PARAMETERS
+from tests.harness.openrouter_schema import OPENROUTER_DOCUMENT, QUANTIZATIONS
 from tests.harness.stack import MANAGEMENT, MODEL, Json, Stack
 from tests.stack.client import Client, Response, chat
 from tests.stack.conftest import OpenStack
@@ -222,6 +225,23 @@ async def test_a_plain_models_openrouter_entry_leaves_out_what_there_is_not(stac
     ]
 
 
+@pytest.mark.parametrize("quantization", [*QUANTIZATIONS, ""])
+async def test_the_openrouter_document_keeps_to_the_schema(stack: Stack, client: Client, quantization: str) -> None:
+    some = {"quantization": quantization} if quantization else {}
+    rich = await stack.offer_new(**{**RICH, **some})
+    plain = await stack.offer_new(prices=[{"per_million": {"prompt": "0.000001", "completion": 2}}], **some)
+    every = await stack.offer_new(
+        **some,
+        input_modalities=list(INPUT_MODALITIES),
+        sampling_parameters=list(SAMPLING_PARAMETERS),
+        features=list(FEATURES),
+        prices=[{"per_million": dict.fromkeys(PER_MILLION_KEYS, "0.5"), "per_unit": {"request": "0"}}],
+    )
+    answer = await client.ask("GET", "/v1/models?format=openrouter")
+    assert {rich, plain, every} <= ids(answer)
+    jsonschema_rs.validator_for(OPENROUTER_DOCUMENT).validate(answer.json)
+
+
 async def test_prices_are_never_written_with_an_exponent(stack: Stack, client: Client) -> None:
     await stack.offer_new(prices=[{"per_million": {"prompt": "0.000000000001", "completion": "0.1"}}])
     for query in ("", "?format=openrouter"):
@@ -263,6 +283,8 @@ async def test_the_catalog_that_ships_is_the_documented_one(fresh_stack: OpenSta
         "Qwen/Qwen3.6-35B-A3B": (262_144, "0.00000015", "0.00000005", "0.000001"),
         "moonshotai/Kimi-K2.6": (262_144, "0.0000007", "0.0000007", "0.000004"),
     }
+    openrouter = (await client.ask("GET", "/v1/models?format=openrouter")).json
+    jsonschema_rs.validator_for(OPENROUTER_DOCUMENT).validate(openrouter)
     deepseek = listed["deepseek-ai/DeepSeek-V4-Flash"]
     assert (deepseek["name"], deepseek["max_output_length"]) == ("DeepSeek: V4 Flash", 128_000)
     assert (deepseek["quantization"], deepseek["supported_features"]) == ("bf16", ["tools", "json_mode"])
