@@ -227,7 +227,7 @@ async def test_a_plain_models_openrouter_entry_leaves_out_what_there_is_not(stac
 
 @pytest.mark.parametrize("quantization", [*QUANTIZATIONS, ""])
 async def test_the_openrouter_document_keeps_to_the_schema(stack: Stack, client: Client, quantization: str) -> None:
-    some = {"quantization": quantization} if quantization else {}
+    some: Json = {"quantization": quantization} if quantization else {}
     rich = await stack.offer_new(**{**RICH, **some})
     plain = await stack.offer_new(prices=[{"per_million": {"prompt": "0.000001", "completion": 2}}], **some)
     every = await stack.offer_new(
