@@ -65,7 +65,7 @@ class EdgeSettings(ProcessSettings):
     trusted_proxy_hops: Annotated[int, Field(ge=0, le=10)] = Field(
         0,
         description="How many proxies stand before the edge and append to X-Forwarded-For the address that they see. "
-        "With 0 the client's address is that of the connection.",
+        "With 0 the client's address is that of the connection. Only where nobody reaches the edge past them.",
     )
     keep_alive_s: PositiveSeconds = Field(75.0, description="How long a connection may sit without a request.")
     client_stall_s: PositiveSeconds = Field(

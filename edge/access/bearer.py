@@ -3,6 +3,7 @@
 from multidict import CIMultiDictProxy
 
 from chassis.secret_token import digest, well_formed
+from edge import metrics
 from edge.access.key_cache import Grant, KeyCache
 from edge.http.protocol import Request
 from edge.limits.addresses import Addresses
@@ -57,11 +58,9 @@ async def grant_of(request: Request, keys: KeyCache, addresses: Addresses, reque
         return grant
     if not well_formed(secret, KEY_PREFIX):  # garbage is refused without a look-up
         raise errors.invalid_api_key()
-    client = addresses.client_of(request)
-    addresses.may_try_a_key(client)
     try:
-        return await keys.fetch(secret, request_id)
+        return await keys.fetch(secret, addresses.key_trials.trial(addresses.client_of(request)), request_id)
     except RequestError as error:
         if error.reason == "invalid_api_key":
-            addresses.key_failed(client)
+            metrics.FAILED_KEYS.inc()
         raise

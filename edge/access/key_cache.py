@@ -8,6 +8,7 @@ every key counts as unproven, and a request gets 503, never 401.
 
 import asyncio
 from collections import OrderedDict
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from chassis.client import call, follow
@@ -146,11 +147,17 @@ class KeyCache:
             return None
         return grant
 
-    async def fetch(self, secret: str, request_id: str | None = None) -> Grant:
+    async def fetch(
+        self, secret: str, trial: AbstractAsyncContextManager[None], request_id: str | None = None
+    ) -> Grant:
         """The grant of a key from auth_svc, which logs the call under the id of the request that asked first.
 
+        `trial` is entered by whoever asks, and not for a key of which auth_svc has just said that there is none: to try
+        it again is no further guess.
+
         Raises:
-            RequestError: 401 for an unknown, revoked or expired key; 503 when auth_svc cannot be asked.
+            RequestError: 401 for an unknown, revoked or expired key; 503 when auth_svc cannot be asked; what `trial`
+                raises.
         """
         key_digest = digest(secret)
         until = self._unknown.get(key_digest)
@@ -158,7 +165,7 @@ class KeyCache:
             raise errors.invalid_api_key()
         task = self._asking.get(key_digest)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._ask(key_digest, request_id))
+            task = asyncio.get_running_loop().create_task(self._ask(key_digest, trial, request_id))
             self._asking[key_digest] = task
             task.add_done_callback(lambda done: self._asked(key_digest, done))
         try:
@@ -176,7 +183,11 @@ class KeyCache:
         if not task.cancelled():
             task.exception()  # every waiter has seen it, or has gone
 
-    async def _ask(self, key_digest: bytes, request_id: str | None) -> Grant:
+    async def _ask(self, key_digest: bytes, trial: AbstractAsyncContextManager[None], request_id: str | None) -> Grant:
+        async with trial:
+            return await self._answer(key_digest, request_id)
+
+    async def _answer(self, key_digest: bytes, request_id: str | None) -> Grant:
         metrics.KEY_CACHE_MISSES.inc()
         for _ in range(MAX_STALE_ANSWERS):
             try:

@@ -4,19 +4,17 @@ An IPv6 client has a whole network to itself, so its first 64 bits count as one 
 the one that the outermost trusted proxy saw (`trusted_proxy_hops`); connections are then the proxy's, and not counted.
 """
 
-import math
-from collections import Counter, OrderedDict
+import re
+from collections import Counter
 from ipaddress import IPv6Address, ip_address
 
 from chassis.clock import Clock
-from chassis.gcra import Gcra
 from edge import metrics
 from edge.http.protocol import Request
-from edge.openai import errors
+from edge.limits.key_trials import KeyTrials
 
-PERIOD_S = 60.0
-# Addresses with failures that are remembered; beyond, the one that failed longest ago is forgotten.
-FAILED_ADDRESSES_MAX = 50_000
+# An address as some proxies write it, with the port: a new one with each connection.
+_WITH_PORT = re.compile(r"([0-9.]+):[0-9]+|\[(.*)\](?::[0-9]+)?")
 
 
 class Addresses:
@@ -25,11 +23,10 @@ class Addresses:
     def __init__(
         self, clock: Clock, *, trusted_proxy_hops: int, connections_max: int, failed_keys_per_minute: int
     ) -> None:
-        self._monotonic = clock.monotonic
-        self._hops, self._failed_keys_per_minute = trusted_proxy_hops, failed_keys_per_minute
+        self.key_trials = KeyTrials(clock.monotonic, failed_per_minute=failed_keys_per_minute)
+        self._hops = trusted_proxy_hops
         self._connections_max = 0 if trusted_proxy_hops else connections_max
         self._connections: Counter[str] = Counter()
-        self._failures: OrderedDict[str, Gcra] = OrderedDict()
 
     def opened(self, peer: str) -> bool:
         """Whether one more connection of a peer may stay; if so, tell of its end with `closed`."""
@@ -60,35 +57,13 @@ class Addresses:
                 address = seen[-self._hops]
         return network_of(address)
 
-    def may_try_a_key(self, client: str) -> None:
-        """Before a key is looked up that is not known here.
-
-        Raises:
-            RequestError: 429: too many keys from there did not exist.
-        """
-        failures = self._failures.get(client)
-        if failures is None:
-            return
-        wait_s = failures.wait_s(1, self._monotonic())
-        if wait_s > 0:
-            raise errors.too_many_failed_keys(math.ceil(wait_s))
-
-    def key_failed(self, client: str) -> None:
-        """A key from there does not exist, or works no more."""
-        metrics.FAILED_KEYS.inc()
-        if not self._failed_keys_per_minute:
-            return
-        failures = self._failures.pop(client, None) or Gcra(self._failed_keys_per_minute, PERIOD_S)
-        failures.take(1, self._monotonic())
-        self._failures[client] = failures
-        if len(self._failures) > FAILED_ADDRESSES_MAX:
-            self._failures.popitem(last=False)
-
 
 def network_of(address: str) -> str:
     """An IPv4 address as it is, the network of an IPv6 one; what is neither, in a bounded length."""
+    if with_port := _WITH_PORT.fullmatch(address):
+        address = with_port[1] or with_port[2]
     try:
-        parsed = ip_address(address.partition("%")[0].strip("[]"))
+        parsed = ip_address(address.partition("%")[0])
     except ValueError:
         return address[:64]
     if isinstance(parsed, IPv6Address):

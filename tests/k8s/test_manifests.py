@@ -85,6 +85,12 @@ def test_every_variable_is_a_setting_of_its_process_and_the_process_would_start(
             load(settings)  # with every required one, and none that is refused
 
 
+@pytest.mark.parametrize("combination", every_combination(), ids=str)
+def test_an_edge_behind_a_proxy_knows_and_another_believes_nobody_about_addresses(combination: Combination) -> None:
+    hops = environment(workloads(combination)["edge"]).get("TOLLGATE_EDGE_TRUSTED_PROXY_HOPS")
+    assert hops == ("1" if {"ingress-nginx", "gateway"} & {*combination.components} else None)
+
+
 @pytest.mark.parametrize("combination", [DEV, PRODUCTION], ids=str)
 def test_the_migration_knows_where_each_database_is_and_no_more(combination: Combination) -> None:
     told = set(environment(workloads(combination)["migrate"]))

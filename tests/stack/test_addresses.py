@@ -42,6 +42,22 @@ async def test_guessing_keys_is_slowed_and_known_keys_go_on_working(fresh_stack:
     assert (await Client(stack.edge_url, "no key at all").chat()).status == 401
 
 
+async def test_guesses_at_once_are_slowed_as_well_and_one_wrong_key_again_and_again_is_one_guess(
+    fresh_stack: OpenStack,
+) -> None:
+    stack = await fresh_stack(edge={"failed_keys_per_minute": 5})
+    misses = metric("tollgate_edge_key_cache_misses_total")
+    same = await asyncio.gather(*(Client(stack.edge_url, guessed(1000)).chat() for _ in range(50)))
+    assert {answer.status for answer in same} == {401}
+    customer = await stack.customer()
+    assert (await Client(stack.edge_url, customer.secret).chat()).status == 200, "who shares the address does not wait"
+    answers = await asyncio.gather(*(Client(stack.edge_url, guessed(number)).chat() for number in range(100)))
+    statuses = [answer.status for answer in answers]
+    assert {*statuses} == {401, 429}
+    assert statuses.count(401) <= 6
+    assert metric("tollgate_edge_key_cache_misses_total") - misses <= 9
+
+
 async def test_connections_of_one_address_are_bounded(stack: Stack, client: Client) -> None:
     refused = metric("tollgate_edge_connections_refused_total")
     opened = [await asyncio.open_connection("127.0.0.1", client.port) for _ in range(30)]

@@ -1,5 +1,6 @@
 """edge: what one address may do without a key."""
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -7,7 +8,10 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
+from chassis.faults import NotFound
+from edge.limits import key_trials
 from edge.limits.addresses import Addresses, network_of
+from edge.limits.key_trials import KeyTrials
 from edge.openai.errors import RequestError
 
 
@@ -58,25 +62,66 @@ def test_connections_are_not_bounded_without_a_limit_and_behind_proxies(values: 
     here.closed("1.1.1.1")
 
 
-def test_who_tries_too_many_keys_is_told_after_which_time_he_may_try_again() -> None:
+async def tried(trials: KeyTrials, client: str, *, found: bool = False, asked: asyncio.Event | None = None) -> int:
+    """One key; gives the status that its bearer gets."""
+    try:
+        async with trials.trial(client):
+            if asked is not None:
+                await asked.wait()
+            if not found:
+                raise NotFound("KEY_NOT_FOUND", "no such key")
+    except NotFound:
+        return 401
+    except RequestError as error:
+        return error.status
+    return 200
+
+
+async def test_who_tries_too_many_keys_is_told_after_which_time_he_may_try_again() -> None:
     clock = ManualClock()
-    here = addresses(clock)
-    for _ in range(3):
-        here.may_try_a_key("1.1.1.1")
-        here.key_failed("1.1.1.1")
+    trials = addresses(clock).key_trials
+    assert [await tried(trials, "1.1.1.1") for _ in range(4)] == [401, 401, 401, 429]
     with pytest.raises(RequestError) as caught:
-        here.may_try_a_key("1.1.1.1")
+        async with trials.trial("1.1.1.1"):
+            pytest.fail("a key was asked for")
     assert (caught.value.status, caught.value.retry_after_s) == (429, 20)
-    here.may_try_a_key("2.2.2.2")
+    assert await tried(trials, "2.2.2.2") == 401
     clock.time_s += 20
-    here.may_try_a_key("1.1.1.1")
+    assert await tried(trials, "1.1.1.1") == 401
 
 
-def test_without_a_limit_nobody_is_told_to_wait() -> None:
-    here = addresses(ManualClock(), failed=0)
-    for _ in range(1000):
-        here.key_failed("1.1.1.1")
-    here.may_try_a_key("1.1.1.1")
+async def test_a_thousand_guesses_at_once_are_no_more_than_one_after_another() -> None:
+    trials, asked = addresses(ManualClock()).key_trials, asyncio.Event()
+    guesses = [asyncio.create_task(tried(trials, "1.1.1.1", asked=asked)) for _ in range(1000)]
+    await asyncio.sleep(0)
+    asked.set()
+    statuses = await asyncio.gather(*guesses)
+    assert (statuses.count(401), statuses.count(429)) == (3, 997)
+
+
+async def test_many_keys_that_exist_wait_for_each_other_and_are_all_found() -> None:
+    trials, asked = addresses(ManualClock()).key_trials, asyncio.Event()
+    customers = [asyncio.create_task(tried(trials, "1.1.1.1", found=True, asked=asked)) for _ in range(100)]
+    await asyncio.sleep(0)
+    for gone in customers[2:50:7]:  # of those that wait, and of those that ask
+        gone.cancel()
+    asked.set()
+    answers = await asyncio.gather(*customers, return_exceptions=True)
+    assert {answer for answer in answers if isinstance(answer, int)} == {200}
+    assert len(trials) == 0, "an address whose keys exist is not remembered"
+
+
+async def test_without_a_limit_nobody_is_told_to_wait() -> None:
+    trials = addresses(ManualClock(), failed=0).key_trials
+    assert {await tried(trials, "1.1.1.1") for _ in range(1000)} == {401}
+
+
+async def test_the_addresses_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_trials, "ADDRESSES_MAX", 10)
+    trials = addresses(ManualClock()).key_trials
+    for number in range(30):
+        assert await tried(trials, f"1.1.1.{number}") == 401
+    assert len(trials) == 10
 
 
 @pytest.mark.parametrize(
@@ -86,6 +131,9 @@ def test_without_a_limit_nobody_is_told_to_wait() -> None:
         (1, ["9.9.9.9"], "9.9.9.9"),
         (1, ["6.6.6.6, 9.9.9.9"], "9.9.9.9"),
         (2, ["6.6.6.6, 9.9.9.9", "8.8.8.8"], "9.9.9.9"),
+        (1, ["9.9.9.9:51234"], "9.9.9.9"),
+        (1, ["[2001:db8::1]:443"], "2001:db8::/64"),
+        (1, ["[2001:db8::1]"], "2001:db8::/64"),
         (1, [], "1.1.1.1"),
         (3, ["9.9.9.9"], "1.1.1.1"),
     ],
