@@ -1,7 +1,7 @@
 """Between messages and our own values: the only file that knows both."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from google.protobuf.duration_pb2 import Duration
@@ -15,6 +15,7 @@ from auth_svc.limits import NO_LIMITS, KeyLimits, SpendLimit, SpendPeriod, Tiers
 from auth_svc.store import PresentedKey
 from auth_svc.update_mask import validated_paths
 from chassis.faults import InvalidArgument
+from chassis.moments import datetime_from_pb, timedelta_from_pb
 from protos.auth.v1 import auth_pb2 as pb
 
 _STATE_TO_PB = {
@@ -143,10 +144,7 @@ def expire_time_from_pb(message: pb.Key | pb.RotateOwnKeyRequest, field: str = "
     """
     if not message.HasField("expire_time"):
         return None
-    try:
-        return message.expire_time.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise InvalidArgument(field, "not a moment of the years 1 to 9999") from None
+    return datetime_from_pb(field, message.expire_time)
 
 
 def overlap_from_pb(request: pb.RotateOwnKeyRequest) -> timedelta:
@@ -155,10 +153,7 @@ def overlap_from_pb(request: pb.RotateOwnKeyRequest) -> timedelta:
     Raises:
         InvalidArgument: no such duration.
     """
-    try:
-        return request.overlap.ToTimedelta()
-    except (ValueError, OverflowError):
-        raise InvalidArgument("overlap", "not a duration") from None
+    return timedelta_from_pb("overlap", request.overlap)
 
 
 def _limits_to_pb(limits: KeyLimits, tiers: Tiers) -> pb.KeyLimits | None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from uuid import UUID
 
+from chassis.faults import InvalidArgument
 from chassis.secret_token import base62
 
 ACCOUNT_PREFIX = "acct_"
@@ -25,6 +26,16 @@ def account_id(uuid: UUID) -> str:
 def key_id(uuid: UUID) -> str:
     """The id of a new key."""
     return KEY_PREFIX + base62(uuid.int, _UUID_CHARS)
+
+
+def require_given(field: str, text: str) -> None:
+    """Refuses a call that does not say which one it means. An id that cannot be is one that is not there: NOT_FOUND.
+
+    Raises:
+        InvalidArgument: it is empty.
+    """
+    if not text:
+        raise InvalidArgument(field, "is empty: say which one")
 
 
 def is_account_id(text: str) -> bool:

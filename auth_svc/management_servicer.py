@@ -56,6 +56,7 @@ class KeyManagementServicer(rpc.KeyManagementServiceServicer):
         )
 
     async def GetOwnKey(self, request: pb.GetOwnKeyRequest, context: Any) -> pb.GetOwnKeyResponse:
+        ids.require_given("key_id", request.key_id)
         async with self._database.read() as session:
             manager = await self._manager(session, request.manager_key_id, self._clock.now())
             found = await _own_key(session, request.key_id, manager)
@@ -79,6 +80,7 @@ class KeyManagementServicer(rpc.KeyManagementServiceServicer):
 
     async def UpdateOwnKey(self, request: pb.UpdateOwnKeyRequest, context: Any) -> pb.UpdateOwnKeyResponse:
         changes = convert.key_changes_from_pb(request.key, request.update_mask.paths)
+        ids.require_given("key.key_id", request.key.key_id)
         now = self._clock.now()
 
         async def act(session: AsyncSession) -> pb.UpdateOwnKeyResponse:
@@ -95,6 +97,7 @@ class KeyManagementServicer(rpc.KeyManagementServiceServicer):
         return await self._writer.write_once(request, pb.UpdateOwnKeyResponse, act)
 
     async def RotateOwnKey(self, request: pb.RotateOwnKeyRequest, context: Any) -> pb.RotateOwnKeyResponse:
+        ids.require_given("key_id", request.key_id)
         overlap = convert.overlap_from_pb(request)
         new_expire_time = convert.expire_time_from_pb(request, "expire_time")
         now = self._clock.now()
@@ -123,6 +126,7 @@ class KeyManagementServicer(rpc.KeyManagementServiceServicer):
         )
 
     async def RevokeOwnKey(self, request: pb.RevokeOwnKeyRequest, context: Any) -> pb.RevokeOwnKeyResponse:
+        ids.require_given("key_id", request.key_id)
         now = self._clock.now()
 
         async def act(session: AsyncSession) -> pb.RevokeOwnKeyResponse:

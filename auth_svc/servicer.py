@@ -76,6 +76,7 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
     async def GetAccount(self, request: pb.GetAccountRequest, context: Any) -> pb.GetAccountResponse:
         match request.WhichOneof("lookup"):
             case "account_id":
+                ids.require_given("account_id", request.account_id)
                 async with self._database.read() as session:
                     found = await _account(session, request.account_id)
             case "name":
@@ -102,6 +103,7 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
 
     async def UpdateAccount(self, request: pb.UpdateAccountRequest, context: Any) -> pb.UpdateAccountResponse:
         changes = convert.account_changes_from_pb(request.account, request.update_mask.paths)
+        ids.require_given("account.account_id", request.account.account_id)
 
         async def act(session: AsyncSession) -> pb.UpdateAccountResponse:
             before = await _account(session, request.account.account_id, for_update=True)
@@ -116,6 +118,7 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
         return await self._writer.write_once(request, pb.UpdateAccountResponse, act)
 
     async def CreateKey(self, request: pb.CreateKeyRequest, context: Any) -> pb.CreateKeyResponse:
+        ids.require_given("key.account_id", request.key.account_id)
         terms = keys.validated(convert.key_terms_from_pb(request.key), self._tiers)
         now = self._clock.now()
         new = self._writer.drawn(request.key.account_id, terms, now, request.secret)
@@ -137,11 +140,13 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
         )
 
     async def GetKey(self, request: pb.GetKeyRequest, context: Any) -> pb.GetKeyResponse:
+        ids.require_given("key_id", request.key_id)
         async with self._database.read() as session:
             found = await key_with_id(session, request.key_id)
         return pb.GetKeyResponse(key=convert.key_to_pb(found, self._tiers))
 
     async def ListKeys(self, request: pb.ListKeysRequest, context: Any) -> pb.ListKeysResponse:
+        ids.require_given("account_id", request.account_id)
         size, query = page_size(request.page_size), f"keys of {request.account_id}"
         after_id = key_from_page_token(request.page_token, query)
         async with self._database.read() as session:
@@ -155,6 +160,7 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
 
     async def UpdateKey(self, request: pb.UpdateKeyRequest, context: Any) -> pb.UpdateKeyResponse:
         changes = convert.key_changes_from_pb(request.key, request.update_mask.paths)
+        ids.require_given("key.key_id", request.key.key_id)
 
         async def act(session: AsyncSession) -> pb.UpdateKeyResponse:
             before = await key_with_id(session, request.key.key_id, for_update=True)
@@ -165,6 +171,8 @@ class AuthAdminServicer(rpc.AuthAdminServiceServicer):
         return await self._writer.write_once(request, pb.UpdateKeyResponse, act)
 
     async def RevokeKey(self, request: pb.RevokeKeyRequest, context: Any) -> pb.RevokeKeyResponse:
+        ids.require_given("key_id", request.key_id)
+
         async def act(session: AsyncSession) -> pb.RevokeKeyResponse:
             before = await key_with_id(session, request.key_id, for_update=True)
             after = keys.revoked(before, self._clock.now())

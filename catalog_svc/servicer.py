@@ -70,7 +70,7 @@ class CatalogServicer(pb_grpc.CatalogServiceServicer):
                 serving = [each for each in newest.deployments if each.model_id == request.model_id]
                 return pb.GetModelResponse(model=model, deployments=serving)
         raise NotFound(
-            "MODEL_NOT_FOUND", f"no model {request.model_id!r} in the catalog: list the models to see their ids"
+            "MODEL_NOT_FOUND", f"no model {request.model_id[:100]!r} in the catalog: list the models to see their ids"
         )
 
 

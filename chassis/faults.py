@@ -31,6 +31,9 @@ from grpc_status import rpc_status
 from protos.client import CallFailed
 
 ERROR_DOMAIN = "tollgate"
+# An error travels as metadata, which no caller takes without end: what is longer would lose the whole of it.
+MAX_MESSAGE_CHARS = 1000
+MAX_VIOLATIONS_BYTES = 32 * 1024
 
 
 class PortTaken(Exception):
@@ -130,22 +133,23 @@ _BY_CODE: dict[grpc.StatusCode, type[Fault]] = {
 
 def status_from_fault(fault: Fault, request_id: str) -> grpc.Status:
     """The gRPC status of a fault; its reason, its fields and the call's id in the details."""
-    status = status_pb2.Status(code=code_pb2.Code.Value(fault.code.name), message=fault.message)
+    status = status_pb2.Status(code=code_pb2.Code.Value(fault.code.name), message=_cut(fault.message))
     status.details.append(_packed(error_details_pb2.ErrorInfo(reason=fault.reason, domain=ERROR_DOMAIN)))
     status.details.append(_packed(error_details_pb2.RequestInfo(request_id=request_id)))
     if fault.violations:
-        status.details.append(
-            _packed(
-                error_details_pb2.BadRequest(
-                    field_violations=[
-                        error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.message)
-                        for v in fault.violations
-                    ]
-                )
-            )
-        )
+        bad = error_details_pb2.BadRequest()
+        for violation in fault.violations:
+            bad.field_violations.add(field=violation.field, description=_cut(violation.message))
+            if bad.ByteSize() > MAX_VIOLATIONS_BYTES:
+                del bad.field_violations[-1]
+                break
+        status.details.append(_packed(bad))
     converted: grpc.Status = rpc_status.to_status(status)
     return converted
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE_CHARS else text[: MAX_MESSAGE_CHARS - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _packed(message: Message) -> any_pb2.Any:

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import grpc
 import structlog
 import uuid_utils
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from chassis import metrics
 from chassis.callers import Gate
-from chassis.faults import DeadlineExceeded, Fault, Internal, status_from_fault
+from chassis.faults import DeadlineExceeded, Fault, Internal, InvalidArgument, status_from_fault
 from chassis.log import logger
 from protos.client import REQUEST_ID_KEY
 
@@ -36,6 +36,12 @@ class CurrentCall(NamedTuple):
 
     request_id: str
     deadline_s: float | None  # by the event loop's clock; None for a watch
+
+
+class Undecodable(NamedTuple):
+    """What came in place of a request; `problem` is the decoder's word, which holds nothing of the content."""
+
+    problem: str
 
 
 CURRENT_CALL: ContextVar[CurrentCall | None] = ContextVar("current_call", default=None)
@@ -65,7 +71,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
                 self._unary(handler.unary_unary, method),
-                request_deserializer=handler.request_deserializer,
+                request_deserializer=_decoder(handler.request_deserializer),
                 response_serializer=handler.response_serializer,
             )
         streaming: Any = handler.unary_stream
@@ -73,13 +79,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if streaming is not None and not inspect.iscoroutinefunction(streaming):
             return grpc.unary_stream_rpc_method_handler(
                 self._stream(streaming, method),
-                request_deserializer=handler.request_deserializer,
+                request_deserializer=_decoder(handler.request_deserializer),
                 response_serializer=handler.response_serializer,
             )
         return handler
 
     def _unary(self, behaviour: Any, method: str) -> Any:
-        async def call(request: Message, context: Context) -> Message:
+        async def call(request: Message | Undecodable, context: Context) -> Message:
             request_id = _bind_request_id(context)
             remaining_s = cast("float | None", context.time_remaining())  # its types know no call without
             timeout_s = min(self._call_timeout_s if remaining_s is None else remaining_s, self._call_timeout_s_max)
@@ -89,6 +95,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     CURRENT_CALL.set(CurrentCall(request_id, deadline.when()))
                     if self._gate is not None:
                         self._gate.check(method, context)
+                    _require_decoded(request)
                     answer: Message = await behaviour(request, context)
                 return answer
             except asyncio.CancelledError:
@@ -108,7 +115,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     def _stream(self, behaviour: Any, method: str) -> Any:
-        async def call(request: Message, context: Context) -> AsyncIterator[Message]:
+        async def call(request: Message | Undecodable, context: Context) -> AsyncIterator[Message]:
             request_id = _bind_request_id(context)
             CURRENT_CALL.set(CurrentCall(request_id, None))
             code = "OK"
@@ -119,6 +126,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             try:
                 if self._gate is not None:
                     self._gate.check(method, context)
+                _require_decoded(request)
                 async with aclosing(behaviour(request, context)) as answers:
                     while True:
                         try:
@@ -143,6 +151,29 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 _log.debug("watch ended", method=method, code=code)
 
         return call
+
+
+def _decoder(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    """Left to itself, gRPC answers UNKNOWN to bytes that are no message, with the exception's text."""
+    assert decode is not None  # all of our contracts have messages
+
+    def decoded(content: bytes) -> Any:
+        try:
+            return decode(content)
+        except DecodeError as error:
+            return Undecodable(str(error).rpartition(": ")[2])
+
+    return decoded
+
+
+def _require_decoded(request: Message | Undecodable) -> None:
+    if isinstance(request, Undecodable):
+        raise InvalidArgument(
+            "request",
+            f"these bytes are not a message of this method ({request.problem}): send what its contract says, texts in "
+            "UTF-8",
+            "REQUEST_UNDECODABLE",
+        )
 
 
 def _bind_request_id(context: Context) -> str:

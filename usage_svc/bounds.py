@@ -28,10 +28,21 @@ def text(field: str, value: str, chars_max: int, *, chars_min: int = 0) -> str:
 
 
 def account_id(value: str, field: str = "account_id") -> str:
-    """A customer's account: any id that is not a house account's name."""
+    """A customer's account: any id that prints, in one word, and is not a house account's name.
+
+    Which accounts there are, auth_svc alone knows.
+    """
     if value in HOUSE_ACCOUNT_IDS:
         raise InvalidArgument(field, f"{value!r} is one of the house's own ledger accounts, not a customer's")
-    return text(field, value, MAX_ID_CHARS, chars_min=1)
+    if not 0 < len(value) <= MAX_ID_CHARS or not value.isprintable() or " " in value:
+        raise InvalidArgument(field, f"give the account's id: 1 to {MAX_ID_CHARS} characters that print, no spaces")
+    return value
+
+
+def require_given(field: str, value: str) -> None:
+    """Refuses a call that does not say which one it means; an id that cannot be is one that is not there."""
+    if not value:
+        raise InvalidArgument(field, "is empty: say which one")
 
 
 def amount(field: str, value: int, *, least: int = 0) -> int:

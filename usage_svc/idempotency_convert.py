@@ -24,19 +24,25 @@ def claim_from_pb(message: pb.ClaimIdempotencyKeyRequest) -> Claim:
     Raises:
         InvalidArgument: names the field.
     """
-    if _KEY.fullmatch(message.idempotency_key) is None:
-        raise InvalidArgument("idempotency_key", f"give 1 to {idempotency.MAX_KEY_CHARS} printable characters of ASCII")
     if len(message.request_sha256) != idempotency.SHA256_BYTES:
         raise InvalidArgument("request_sha256", f"give the {idempotency.SHA256_BYTES} bytes of a SHA-256")
+    account_id, key, request_id = holder_from_pb(message)
+    session_id = bounds.session_id(session_id_from_pb(message.session))
+    return Claim(account_id, key, message.request_sha256, request_id, session_id)
+
+
+def holder_from_pb(message: pb.ClaimIdempotencyKeyRequest | pb.FinishIdempotencyKeyRequest) -> tuple[str, str, str]:
+    """Whose key it is, the key, and the request that holds it or wants to.
+
+    Raises:
+        InvalidArgument: names the field.
+    """
+    account_id = bounds.account_id(message.account_id)
+    if _KEY.fullmatch(message.idempotency_key) is None:
+        raise InvalidArgument("idempotency_key", f"give 1 to {idempotency.MAX_KEY_CHARS} printable characters of ASCII")
     if day_of(message.request_id) is None:
         raise InvalidArgument("request_id", "give a UUIDv7 in lower case with hyphens")
-    return Claim(
-        bounds.account_id(message.account_id),
-        message.idempotency_key,
-        message.request_sha256,
-        message.request_id,
-        bounds.session_id(session_id_from_pb(message.session)),
-    )
+    return account_id, message.idempotency_key, message.request_id
 
 
 def answer_from_pb(message: pb.StoredAnswer) -> StoredAnswer:

@@ -80,13 +80,16 @@ class LogServicer(usage_pb2_grpc.LogServiceServicer):
         )
 
     async def GetLog(self, request: pb.GetLogRequest, context: Any) -> pb.GetLogResponse:
-        found = await self._log(bounds.account_id(request.account_id), request.request_id, whole=True)
+        account_id = bounds.account_id(request.account_id)
+        bounds.require_given("request_id", request.request_id)
+        found = await self._log(account_id, request.request_id, whole=True)
         if found is None:
             raise _not_found()
         return pb.GetLogResponse(log=log_to_pb(found))
 
     async def DeleteLog(self, request: pb.DeleteLogRequest, context: Any) -> pb.DeleteLogResponse:
         account_id = bounds.account_id(request.account_id)
+        bounds.require_given("request_id", request.request_id)
         day, now_us = day_of(request.request_id), _now_us(self._clock)
         today = now_us // MICROSECONDS_PER_DAY
         if day is None or day > today + 1:

@@ -29,7 +29,7 @@ from usage_svc.convert import (
 )
 from usage_svc.driver import write_by_script
 from usage_svc.funding import Funding, fenced
-from usage_svc.idempotency_convert import answer_from_pb, claim_from_pb, claimed_to_pb
+from usage_svc.idempotency_convert import answer_from_pb, claim_from_pb, claimed_to_pb, holder_from_pb
 from usage_svc.idempotency_keys import IdempotencyKeys
 from usage_svc.key_uses import KeyUses
 from usage_svc.leases import Demand
@@ -145,8 +145,7 @@ class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
         self, request: pb.FinishIdempotencyKeyRequest, context: Any
     ) -> pb.FinishIdempotencyKeyResponse:
         answer = answer_from_pb(request.answer) if request.HasField("answer") else None
-        holder = (request.account_id, request.idempotency_key, request.request_id)
-        await self._idempotency_keys.finish(*holder, released=request.released, answer=answer)
+        await self._idempotency_keys.finish(*holder_from_pb(request), released=request.released, answer=answer)
         return pb.FinishIdempotencyKeyResponse()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from chassis import pages
 from chassis.database import Database
 from chassis.faults import InvalidArgument, NotFound, ResourceExhausted
+from chassis.moments import require_timestamp
 from protos.usage.v1 import usage_pb2 as pb
 from protos.usage.v1 import usage_pb2_grpc
 from usage_svc import bounds, funds_store, reading_store, refunding
@@ -71,7 +72,9 @@ class ReadingServicer(usage_pb2_grpc.UsageServiceServicer):
         )
 
     async def GetRequest(self, request: pb.GetRequestRequest, context: Any) -> pb.GetRequestResponse:
-        found = await self._request(bounds.account_id(request.account_id), request.request_id)
+        account_id = bounds.account_id(request.account_id)
+        bounds.require_given("request_id", request.request_id)
+        found = await self._request(account_id, request.request_id)
         return pb.GetRequestResponse(request=request_to_pb(found))
 
     async def ListKeyUses(self, request: pb.ListKeyUsesRequest, context: Any) -> pb.ListKeyUsesResponse:
@@ -129,13 +132,16 @@ def time_range(
     """A request's start_time and end_time, in microseconds since 1970.
 
     Raises:
-        InvalidArgument: the end is before the start.
+        InvalidArgument: one of them is no moment, or the end is before the start.
     """
-    start = moment_us_from_pb(request.start_time) if request.HasField("start_time") else 0
-    end = moment_us_from_pb(request.end_time) if request.HasField("end_time") else MAX_INT64
+    start, end = 0, MAX_INT64
+    if request.HasField("start_time"):
+        start = moment_us_from_pb(require_timestamp("start_time", request.start_time))
+    if request.HasField("end_time"):
+        end = moment_us_from_pb(require_timestamp("end_time", request.end_time))
     if start > end:
         raise InvalidArgument("end_time", "is before start_time")
-    return min(max(start, 0), MAX_INT64), min(max(end, 0), MAX_INT64)
+    return max(start, 0), max(end, 0)
 
 
 def _usage_query(request: pb.QueryUsageRequest) -> UsageQuery:

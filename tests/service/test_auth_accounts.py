@@ -101,7 +101,6 @@ async def test_an_unknown_account_is_not_found(auth: AuthService) -> None:
     for lookup in (
         pb.GetAccountRequest(account_id="acct_" + "0" * 22),
         pb.GetAccountRequest(account_id="acct_\0"),
-        pb.GetAccountRequest(account_id=""),
         pb.GetAccountRequest(name="nobody"),
     ):
         with pytest.raises(NotFound) as caught:
@@ -119,6 +118,10 @@ _WRONG: list[tuple[str, Message, str]] = [
     ("CreateAccount", pb.CreateAccountRequest(request_id="r" * 101, name="a"), "request_id"),
     ("CreateAccount", pb.CreateAccountRequest(request_id="\0", name="a"), "request_id"),
     ("GetAccount", pb.GetAccountRequest(), "lookup"),
+    ("GetAccount", pb.GetAccountRequest(account_id=""), "account_id"),
+    ("ListKeys", pb.ListKeysRequest(), "account_id"),
+    ("GetKey", pb.GetKeyRequest(), "key_id"),
+    ("RevokeKey", pb.RevokeKeyRequest(request_id="r"), "key_id"),
     ("GetAccount", pb.GetAccountRequest(name="\0"), "name"),
     ("ListAccounts", pb.ListAccountsRequest(page_size=-1), "page_size"),
     ("ListAccounts", pb.ListAccountsRequest(page_size=1001), "page_size"),

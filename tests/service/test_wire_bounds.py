@@ -12,7 +12,15 @@ from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from prometheus_client import REGISTRY
 
 from chassis import client
-from chassis.faults import DeadlineExceeded, Internal, InvalidArgument, ResourceExhausted, Unavailable
+from chassis.faults import (
+    MAX_MESSAGE_CHARS,
+    DeadlineExceeded,
+    FieldViolation,
+    Internal,
+    InvalidArgument,
+    ResourceExhausted,
+    Unavailable,
+)
 from chassis.server import MAX_MESSAGE_BYTES, RpcServer, Servicer, Serving
 from protos import client as wire
 from protos.auth.v1 import auth_pb2 as pb
@@ -166,6 +174,24 @@ async def test_every_error_carries_its_reason_the_fields_and_the_calls_id() -> N
 
 
 # -- bounds --
+
+
+async def test_an_error_that_says_too_much_is_cut_and_still_arrives() -> None:
+    violations = [FieldViolation("names", f"{number}: {'x' * 900}") for number in range(1000)]
+
+    async def refuse(request: StringValue, context: Any) -> StringValue:
+        raise InvalidArgument("names", "é" * 100_000, violations=violations)
+
+    async with (
+        serving(Refuse=refuse, channels=0) as port,
+        client.channel(f"127.0.0.1:{port}") as channel,
+    ):
+        with pytest.raises(InvalidArgument) as refused:
+            await call(channel, "Refuse")
+        assert refused.value.reason == "INVALID_FIELD"
+        assert len(refused.value.message) == MAX_MESSAGE_CHARS
+        assert [each.message[:2] for each in refused.value.violations[:3]] == ["0:", "1:", "2:"]
+        assert 10 < len(refused.value.violations) < 50
 
 
 async def test_more_calls_than_are_allowed_at_once_are_refused_at_once() -> None:
