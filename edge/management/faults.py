@@ -13,6 +13,7 @@ from chassis.faults import (
 )
 from chassis.log import logger
 from edge.management import refusals
+from edge.management.shapes import CHOICES
 from edge.openai import errors
 from edge.openai.errors import RequestError
 
@@ -44,6 +45,8 @@ def request_error(fault: Fault) -> RequestError:
             violation = fault.violations[0] if fault.violations else None
             param = _param(violation.field) if violation else None
             message = violation.message if violation else fault.message
+            if param == "spend_limit.amount_usd":  # the service counts in nano-USD
+                message = CHOICES["amount_usd"]
             return errors.invalid_request(f"`{param}`: {message}." if param else f"{message}.", param=param)
         case NotFound():
             return refusals.resource_not_found()

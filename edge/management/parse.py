@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from edge.management.shapes import UNIX_SECONDS_MAX
+from edge.management.shapes import CHOICES, UNIX_SECONDS_MAX
 from edge.openai import errors
 from edge.openai.errors import RequestError
 
@@ -21,6 +21,7 @@ ShapeT = TypeVar("ShapeT")
 ValueT = TypeVar("ValueT")
 
 _PLACE = re.compile(r" - at `\$\.?(.*)`$", re.DOTALL)
+_INDEX = re.compile(r"\[[0-9]+\]$")
 _FIELD = re.compile(r"field `(.*?)`", re.DOTALL)
 
 
@@ -50,6 +51,9 @@ def _refused(problem: str) -> RequestError:
             raise errors.invalid_request(f"`{errors.echo(param)}` is not a field of this request.", param=param)
         raise errors.invalid_request(f"`{errors.echo(param)}` is missing.", param=param)
     where = f"`{errors.echo(param)}`" if param else "The body"
+    choice = CHOICES.get(_INDEX.sub("", param.rpartition(".")[2]))
+    if choice is not None and not said.startswith("Expected `array"):
+        raise errors.invalid_request(f"{where}: {choice}.", param=param)
     return errors.invalid_request(f"{where}: {said[:1].lower()}{errors.echo(said[1:])}.", param=param or None)
 
 

@@ -19,6 +19,12 @@ Usd = Annotated[
     str,
     Meta(pattern=r"^-?[0-9]+\.[0-9]{2,9}$", description="An exact amount in USD; nine decimals are one nano-USD."),
 ]
+# What would be right, where neither a type's name nor a service says it in the API's words. By the field's name.
+CHOICES = {
+    "scopes": "give `inference`, `management` or both",
+    "period": "give `day` or `month`",
+    "amount_usd": 'give USD as a text, more than zero and at most 1000000000, such as "25.00"',
+}
 UsdLimit = Annotated[
     str,
     Meta(

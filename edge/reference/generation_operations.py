@@ -71,7 +71,7 @@ def _generation(operation_id: str, summary: str, schema: str) -> Json:
             "summary": summary,
             "parameters": [_IDEMPOTENCY_KEY],
             "requestBody": body(ref(schema)),
-            "responses": responses("The model server's own answer", _ANSWERS, _ERRORS),
+            "responses": responses("The model server's own answer", _ANSWERS, _ERRORS, generates=True),
         }
     }
 

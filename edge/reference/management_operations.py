@@ -13,6 +13,7 @@ from edge.reference.operation import (
 )
 
 _TAGS = ["management"]
+_OF_A_KEY = ("get_key", "update_key", "rotate_key", "delete_key")
 _LIMIT = parameter(
     "limit",
     "query",
@@ -51,14 +52,21 @@ def _id(of: str) -> Json:
     return parameter("id", "path", schema, f"The {of}'s id.", required=True)
 
 
-def _operation(operation_id: str, summary: str, answer: Json, errors: tuple[str, ...], **more: object) -> Json:
-    return {
-        "operationId": operation_id,
-        "tags": _TAGS,
-        "summary": summary,
-        **more,
-        "responses": responses(summary, answer, errors),
-    }
+def _operation(
+    operation_id: str,
+    summary: str,
+    answer: Json,
+    errors: tuple[str, ...],
+    leads_to: tuple[str, ...] = (),
+    **more: object,
+) -> Json:
+    """`leads_to`: operations whose path takes the id in this one's answer."""
+    answers = responses(summary, answer, errors)
+    if leads_to:
+        answers["200"]["links"] = {
+            each: {"operationId": each, "parameters": {"id": "$response.body#/id"}} for each in leads_to
+        }
+    return {"operationId": operation_id, "tags": _TAGS, "summary": summary, **more, "responses": answers}
 
 
 _GROUP_BY = parameter(
@@ -88,6 +96,7 @@ MANAGEMENT_PATHS: Json = {
             "A new key; its secret is shown this once",
             json_content(ref("KeyWithSecret")),
             WRITE_ERRORS,
+            _OF_A_KEY,
             requestBody=body(ref("KeyCreate")),
         ),
     },
@@ -115,6 +124,7 @@ MANAGEMENT_PATHS: Json = {
             "A new key with the terms of the old one, which goes on working for a while",
             json_content(ref("KeyRotated")),
             (*WRITE_ERRORS, "404"),
+            _OF_A_KEY,
             requestBody=body(ref("KeyRotate"), required=False),
         ),
     },

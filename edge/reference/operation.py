@@ -30,6 +30,28 @@ _REQUEST_ID: Json = {
         "schema": {"type": "string"},
     }
 }
+_RETRY_AFTER: Json = {
+    "retry-after": {
+        "description": "Whole seconds, at most 60, after which the same request is worth sending again.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 60},
+    }
+}
+_RATES: Json = {
+    f"x-ratelimit-{what}-{kind}": {
+        "description": f"{said} {kind} per minute of this key; absent where it has no such limit.",
+        "schema": schema,
+    }
+    for kind in ("requests", "tokens")
+    for what, said, schema in (
+        ("limit", "The limit of", {"type": "integer", "minimum": 1}),
+        ("remaining", "What may still be used at once of the", {"type": "integer", "minimum": 0}),
+        (
+            "reset",
+            "In how long all of it may be used again, as `12ms`, `1s`, `6m0s`, of the",
+            {"type": "string", "pattern": r"^([0-9]+m)?[0-9]+(\.[0-9]+)?(ms|s)$"},
+        ),
+    )
+}
 READ_ERRORS = ("400", "401", "403", "429", "500", "503")
 WRITE_ERRORS = (*READ_ERRORS, "408", "413", "415", "417")
 
@@ -44,15 +66,17 @@ def json_content(schema: Json) -> Json:
     return {"application/json": {"schema": schema}}
 
 
-def responses(description: str, content: Json, errors: tuple[str, ...]) -> Json:
-    """200 and the errors that the edge answers by itself."""
-    return {
-        "200": {"description": description, "headers": _REQUEST_ID, "content": content},
-        **{
-            status: {"description": _WHY[status], "headers": _REQUEST_ID, "content": _ERROR_CONTENT}
-            for status in sorted(errors)
-        },
-    }
+def responses(description: str, content: Json, errors: tuple[str, ...], *, generates: bool = False) -> Json:
+    """200 and the errors that the edge answers by itself. What generates tells of the key's rates, whatever it answers
+    once the key is known."""
+    rates = _RATES if generates else {}
+    found: Json = {"200": {"description": description, "headers": {**_REQUEST_ID, **rates}, "content": content}}
+    for status in sorted(errors):
+        headers = {**_REQUEST_ID, **(_RETRY_AFTER if status in ("429", "503") else {})}
+        if status not in ("401", "408"):
+            headers |= rates
+        found[status] = {"description": _WHY[status], "headers": headers, "content": _ERROR_CONTENT}
+    return found
 
 
 def parameter(name: str, place: str, schema: Json, description: str, *, required: bool = False) -> Json:

@@ -39,6 +39,7 @@ class ScriptedUpstream:
         self.default = Answer()
         self.models = models
         self.record = Record()
+        self.open_answers = self.open_answers_max = 0  # requests that have arrived and are not answered, and the most
         self._host = host
         self._port = port
         self._scripts: deque[Answer] = deque()
@@ -73,6 +74,7 @@ class ScriptedUpstream:
     def reset(self) -> None:
         """Forgets record, scripts and default; connections stay."""
         self.record.reset()
+        self.open_answers_max = self.open_answers
         self._scripts.clear()
         self.default = Answer()
 
@@ -150,11 +152,15 @@ class ScriptedUpstream:
         except ValueError as mistake:
             await _write_json(connection, 400, {"error": {"message": str(mistake), "code": "bad_script"}})
             return
+        self.open_answers += 1
+        self.open_answers_max = max(self.open_answers_max, self.open_answers)
         try:
             await connection.answer(request, question, answer, report)
         except asyncio.CancelledError:
             report.peer_gone = True
             raise
+        finally:
+            self.open_answers -= 1
 
     def _choose(self, question: Question) -> Answer:
         if self._scripts:

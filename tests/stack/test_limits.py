@@ -173,6 +173,41 @@ async def test_three_edges_admit_one_limit_together_and_one_alone_all_of_it(stac
         assert more == [200] * 4
 
 
+async def hammered(urls: list[str], customer: Customer, body: Json, *, clients: int, for_s: float) -> tuple[int, float]:
+    """Requests served to several clients of each edge, each asking on and on; and the seconds that it took."""
+    start_s, served = time.monotonic(), 0
+
+    async def ask_on(url: str) -> None:
+        nonlocal served
+        client = Client(url, customer.secret)
+        async with client.connected() as connection:
+            while time.monotonic() - start_s < for_s:
+                answer = await (await connection.send(client.post(body))).whole()
+                assert answer.status in (200, 429)
+                served += answer.status == 200
+                if answer.status == 429:
+                    await asyncio.sleep(0.02)
+
+    await asyncio.gather(*(ask_on(url) for url in urls for _ in range(clients)))
+    return served, time.monotonic() - start_s
+
+
+async def test_three_edges_keep_one_limit_of_tokens_and_one_of_open_requests_under_load(stack: Stack) -> None:
+    async with AsyncExitStack() as exits:
+        urls = [stack.edge_url] + [await exits.enter_async_context(stack.further_edge(f"load-{n}")) for n in (2, 3)]
+        at_once = await stack.customer(limits=limits(at_once=4))
+        slow = chat("[[headers_delay_ms=50]]")
+        served, took_s = await hammered(urls, at_once, slow, clients=3, for_s=3)
+        assert stack.upstream.open_answers_max == 4, "of nine clients that ask on and on"
+        assert served >= 4 * took_s / 0.05 * 0.2
+        tokens = await stack.customer(usd=1000, limits=limits(tokens=60_000))
+        used = chat("[[completion_tokens=600]]", max_tokens=600)
+        served, took_s = await hammered(urls, tokens, used, clients=2, for_s=5)
+        [first, *_] = await stack.requests(tokens.account_id)
+        total = served * (first.event.tokens.prompt_tokens + 600)
+        assert 60_000 * 0.9 <= total <= 60_000 * (1 + (took_s + 2) / 60)
+
+
 async def test_slots_move_between_edges_within_a_second_or_so(stack: Stack) -> None:
     customer = await stack.customer(limits=limits(at_once=2))
     async with stack.further_edge("edge-slots") as url:

@@ -70,7 +70,7 @@ async def test_schemathesis_finds_nothing_that_the_document_does_not_say(stack: 
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{stack.edge_url}/openapi.json"),
         *("--header", f"Authorization: Bearer {customer.secret}", "--seed", str(SEED)),
-        *("--max-examples", str(EXAMPLES_MAX), "--phases", "coverage,fuzzing"),
+        *("--max-examples", str(EXAMPLES_MAX), "--phases", "coverage,fuzzing,stateful"),
         *("--checks", "all", "--exclude-checks", UNKNOWABLE, "--generation-database", "none"),
         *("--suppress-health-check", "all", "--no-color", "--continue-on-failure"),
     ]

@@ -44,6 +44,15 @@ def test_a_refusal_says_which_field_and_what_would_be_right() -> None:
     assert refused(b'{"name":1}') == ("name", "`name`: expected `str`, got `int`.")
     assert refused(b'{"name":"n","scopes":["inference",7]}')[0] == "scopes[1]"
     assert refused(b"[]")[0] is None
+    scopes = "`scopes[0]`: give `inference`, `management` or both."
+    assert refused(b'{"name":"n","scopes":["admin"]}') == ("scopes[0]", scopes)
+    assert refused(b'{"name":"n","scopes":[]}') == ("scopes", "`scopes`: expected `array` of length >= 1.")
+    for period in ("1", '"year"'):
+        body = b'{"name":"n","spend_limit":{"amount_usd":"1","period":%s}}' % period.encode()
+        assert refused(body) == ("spend_limit.period", "`spend_limit.period`: give `day` or `month`.")
+    for amount in ("5", '"-5"', '"1e3"', '"0.0000000001"', "null"):
+        body = b'{"name":"n","spend_limit":{"amount_usd":%s,"period":"day"}}' % amount.encode()
+        assert refused(body) == ("spend_limit.amount_usd", f"`spend_limit.amount_usd`: {shapes.CHOICES['amount_usd']}.")
 
 
 @given(st.binary(max_size=60))
@@ -141,7 +150,6 @@ def test_a_services_refusal_becomes_the_apis(fault: Fault, status: int, code: st
         ("expire_time", "expires_at"),
         ("key.log_retention_days", "retention_days"),
         ("key.limits.tier", "limits.tier"),
-        ("key.spend_limit.limit_nanousd", "spend_limit.amount_usd"),
         ("overlap", "overlap_seconds"),
         ("after_key_id", "after"),
         ("after_request_id", "after"),
@@ -150,6 +158,15 @@ def test_a_services_refusal_becomes_the_apis(fault: Fault, status: int, code: st
 def test_a_contracts_field_is_named_as_the_api_names_it(field: str, param: str) -> None:
     error = request_error(InvalidArgument(field, "give another"))
     assert (error.param, error.message) == (param, f"`{param}`: give another.")
+
+
+def test_an_amount_that_a_service_refuses_is_spoken_of_in_usd() -> None:
+    error = request_error(InvalidArgument("key.spend_limit.limit_nanousd", "0: give 1 to 10 nano-USD"))
+    assert (error.param, "USD as a text" in error.message, "nano" in error.message) == (
+        "spend_limit.amount_usd",
+        True,
+        False,
+    )
 
 
 def test_a_months_spending_is_charges_minus_refunds_by_day() -> None:
