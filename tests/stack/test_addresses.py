@@ -85,25 +85,28 @@ async def test_a_connection_without_a_whole_first_request_is_closed(stack: Stack
         assert (await (await connection.send(client.post(chat()))).whole()).status == 200
 
 
-async def test_a_suspended_account_is_admitted_no_more_and_its_open_streams_finish(stack: Stack) -> None:
+async def test_a_suspended_account_is_admitted_no_more_at_any_edge_and_its_open_streams_finish(stack: Stack) -> None:
     customer = await stack.customer()
-    client = Client(stack.edge_url, customer.secret)
-    stack.upstream.script(Answer(gap_ms=500))
-    streaming = asyncio.create_task(client.chat(chat(stream=True)))
-    await eventually(lambda: stack.upstream.requests)
-    await stack.set_state(customer.account_id, auth_pb2.ACCOUNT_STATE_SUSPENDED)
+    async with stack.further_edge("edge-suspension") as url:
+        clients = [Client(each, customer.secret) for each in (stack.edge_url, url)]
+        assert [(await client.chat()).status for client in clients] == [200, 200]
+        stack.upstream.reset()
+        stack.upstream.script(*(Answer(gap_ms=500) for _ in clients))
+        streaming = [asyncio.create_task(client.chat(chat(stream=True))) for client in clients]
+        await eventually(lambda: len(stack.upstream.requests) == 2)
+        await stack.set_state(customer.account_id, auth_pb2.ACCOUNT_STATE_SUSPENDED)
 
-    async def refused() -> bool:
-        return (await client.chat()).status == 403
+        async def refused() -> bool:
+            return {(await client.chat()).status for client in clients} == {403}
 
-    await eventually(refused, 1.5)
-    assert not streaming.done(), "the stream was to outlast the suspension"
-    answer = await streaming
-    assert answer.status == 200
-    assert answer.body.endswith(b"data: [DONE]\n\n")
+        await eventually(refused, 1.5)
+        assert not any(stream.done() for stream in streaming), "the streams were to outlast the suspension"
+        for answer in await asyncio.gather(*streaming):
+            assert answer.status == 200
+            assert answer.body.endswith(b"data: [DONE]\n\n")
 
-    async def billed() -> bool:
-        found = await stack.requests(customer.account_id)
-        return any(each.event.streamed and each.charged_nanousd for each in found)
+        async def billed() -> bool:
+            found = await stack.requests(customer.account_id)
+            return sum(each.event.streamed and each.charged_nanousd > 0 for each in found) == 2
 
-    await eventually(billed)
+        await eventually(billed)

@@ -1,5 +1,6 @@
 """/v1/keys over HTTP: what customers do with their keys, and what they cannot do with anybody else's."""
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -151,6 +152,25 @@ async def test_a_rotated_key_works_beside_the_new_one(stack: Stack, manage: Clie
     assert 0 <= by_default["rotated_key"]["expires_at"] - before_s - 86_400 <= 5
     at_once = (await send(manage, "POST", f"/v1/keys/{by_default['id']}/rotate", {"overlap_seconds": 0})).json
     assert at_once["rotated_key"]["status"] == "revoked"
+
+
+async def test_a_rotated_key_stops_at_every_edge_when_its_overlap_ends(stack: Stack, manage: Client) -> None:
+    key = await made(manage)
+    async with stack.further_edge("edge-rotation") as url:
+        edges = [Client(each, key["secret"]) for each in (stack.edge_url, url)]
+        assert [(await edge.chat()).status for edge in edges] == [200, 200]
+        answer = (await send(manage, "POST", f"/v1/keys/{key['id']}/rotate", {"overlap_seconds": 3})).json
+        said_s = answer["rotated_key"]["expires_at"]  # in whole seconds: it works within that second
+        while time.time() < said_s - 0.1:
+            statuses = [(await edge.chat()).status for edge in edges]
+            if time.time() < said_s:
+                assert statuses == [200, 200]
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(said_s + 1 - time.time())
+        assert [(await edge.chat()).status for edge in edges] == [401, 401]
+        assert [(await Client(each, answer["secret"]).chat()).status for each in (stack.edge_url, url)] == [200, 200]
+    shown = (await send(manage, "GET", f"/v1/keys/{key['id']}")).json
+    assert (shown["status"], shown["expires_at"]) == ("expired", said_s)
 
 
 async def test_the_last_management_key_cannot_delete_itself_nor_give_up_its_scope_nor_expire_soon(
