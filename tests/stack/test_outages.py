@@ -252,6 +252,25 @@ async def test_a_stopping_edge_lets_open_streams_finish(fresh_stack: OpenStack) 
     await stack.settled(customer, 2)
 
 
+async def test_a_stopping_edge_says_so_and_serves_on_until_load_balancers_have_heard(fresh_stack: OpenStack) -> None:
+    stack = await fresh_stack(edge={"endpoint_lag_s": 1.0})
+    customer = await stack.customer()
+    client = Client(stack.edge_url, customer.secret)
+    assert (await client.ask("GET", "/readyz")).status == 200
+    stopping = asyncio.create_task(stack.stop("edge"))
+
+    async def not_ready() -> bool:
+        return (await client.ask("GET", "/readyz")).status == 503
+
+    await eventually(not_ready, 0.9)
+    assert (await client.ask("GET", "/healthz")).status == 200
+    assert (await client.chat()).status == 200
+    await stopping
+    with pytest.raises(ConnectionRefusedError):
+        await client.chat()
+    await stack.settled(customer, 1)
+
+
 async def test_a_full_spool_is_503_and_serves_again_when_usage_svc_has_taken_it(fresh_stack: OpenStack) -> None:
     segment_bytes = 4 * FRAME_BYTES_MAX
     stack = await fresh_stack(edge={"spool_segment_bytes": segment_bytes, "spool_bytes_max": 2 * segment_bytes})

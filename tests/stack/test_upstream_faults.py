@@ -1,7 +1,6 @@
 """What upstreams do wrong, what the client is told, and what is billed (docs/http-api.md, "Errors")."""
 
 import socket
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -330,41 +329,6 @@ async def test_silence_in_a_stream_is_filled_with_comments(stack: Stack, client:
     answer = await client.chat(chat(stream=True))
     assert answer.body.count(b": keep-alive\n\n") >= 1
     assert answer.events[-1]["usage"]["completion_tokens"] == 1
-
-
-async def test_a_slow_start_is_committed_and_still_fails_over(stack: Stack, client: Client) -> None:
-    committing: Json = {"commit_after_s": "0.2", "first_byte_timeout_s": "0.6"}
-    model = await stack.offer_new([committing, committing])
-    stack.upstream.script(Answer(ending=Ending.STALL))
-    start_s = time.monotonic()
-    async with client.connected() as connection:
-        await connection.send(client.post(chat(stream=True, model=model)))
-        assert (await connection.head()).status == 200
-        assert time.monotonic() - start_s < 0.5
-        body = b"".join([piece async for piece in connection.pieces()])
-    assert body.startswith(b": keep-alive\n\n")
-    assert body.endswith(b"data: [DONE]\n\n")
-
-
-@pytest.mark.parametrize("then", [Answer(status=500), Answer(status=401), Answer(ending=Ending.RESET)])
-async def test_total_failure_after_the_commit_is_one_error_event(
-    stack: Stack, client: Client, customer: Customer, then: Answer
-) -> None:
-    model = await stack.offer_new([{"commit_after_s": "0.1"}])
-    stack.upstream.close_connections()
-    stack.upstream.script(Answer(headers_delay_ms=300, status=then.status, ending=then.ending))
-    answer = await client.chat(chat(stream=True, model=model))
-    assert answer.status == 200
-    assert answer.body.replace(b": keep-alive\n\n", b"").startswith(b'data: {"error":')
-    assert answer.events[0]["error"]["code"] == "upstream_error"
-    assert len(answer.events) == 1
-    assert (await stack.settled(customer, 1))[0].charged_nanousd == 0
-
-
-async def test_a_whole_answer_is_never_committed_early(stack: Stack, client: Client) -> None:
-    model = await stack.offer_new([{"commit_after_s": "0.1"}])
-    stack.upstream.script(Answer(headers_delay_ms=300, status=500))
-    assert (await client.chat(chat(model=model))).status == 500
 
 
 # ---- stream_options refused ----
