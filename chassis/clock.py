@@ -12,6 +12,10 @@ class Clock(Protocol):
         """The wall clock, in UTC. May jump."""
         ...
 
+    def epoch_s(self) -> float:
+        """The wall clock in seconds since the epoch, for a tenth of the cost."""
+        ...
+
     def monotonic(self) -> float:
         """Seconds since some moment. Never jumps back, and counts the time that the machine was suspended."""
         ...
@@ -30,6 +34,9 @@ class SystemClock:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def epoch_s(self) -> float:
+        return time.time()
 
     def monotonic(self) -> float:
         return _suspend_counting_s()

@@ -54,7 +54,7 @@ def meant_for_us(status: int) -> bool:
 
 def _cannot_serve(status: int) -> bool:
     """Whether another deployment may serve instead."""
-    return status == 429 or status >= 500 or meant_for_us(status)
+    return status >= 300 and (status == 429 or status >= 500 or meant_for_us(status))
 
 
 class Attempts:
@@ -79,7 +79,11 @@ class Attempts:
                 metrics.FAILOVERS.labels(plan.model.model_id).inc()
             plan.bill.started_attempt(deployment, time.monotonic())
             try:
-                call = await self._attempt(plan, deployment, read)
+                call = await (
+                    self._negotiated(plan, deployment, read)
+                    if plan.ask.stream and plan.resource == CHAT and deployment.accepts_stream_options
+                    else self._ask(plan, deployment, read, False, False)
+                )
             except Failure as caught:
                 failure = caught
                 self._failed(plan, deployment, caught)
@@ -108,14 +112,10 @@ class Attempts:
         await plan.bill.settle_nothing(error.status, usage_pb2.ENDING_UPSTREAM_FAILED)
         raise error
 
-    async def _attempt(self, plan: Plan, deployment: Deployment, read: ReadAnswer) -> Call:
+    async def _negotiated(self, plan: Plan, deployment: Deployment, read: ReadAnswer) -> Call:
+        """A chat stream that asks for its usage, unless its deployment is known to refuse that; or turns out to."""
         ask, learnt, deployment_id = plan.ask, self._stream_options, deployment.deployment_id
-        asks_usage = (
-            plan.resource == CHAT
-            and ask.stream
-            and deployment.accepts_stream_options
-            and not learnt.refuses(deployment_id, INCLUDE_USAGE)
-        )
+        asks_usage = not learnt.refuses(deployment_id, INCLUDE_USAGE)
         continuous = asks_usage and deployment.aborts_abandoned and not learnt.refuses(deployment_id, CONTINUOUS_USAGE)
         call = await self._ask(plan, deployment, read, asks_usage, continuous)
         if asks_usage and call.status in REFUSING_STATUSES:

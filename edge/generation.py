@@ -18,7 +18,7 @@ from edge.access.key_cache import Grant, KeyCache, Limits
 from edge.attempts import Attempts, Plan, meant_for_us
 from edge.bill import BYTES_PER_TOKEN, RESOURCE_TO_PB, Bill
 from edge.http.answer import Answer, Sent, simple_answer
-from edge.http.body import ClientGone, read_body
+from edge.http.body import ClientGone, held_body, read_rest
 from edge.http.protocol import Request
 from edge.http.record import RequestRecord
 from edge.idempotency import HEADER as IDEMPOTENCY_KEY
@@ -117,7 +117,9 @@ class Generator:
             raise errors.permission_denied("This account is suspended. Contact the operator of this service.")
         if not grant.may_infer:
             raise errors.permission_denied("This API key may not generate. Use a key with the `inference` scope.")
-        body = await read_body(request, self._settings.body_bytes_max, self._settings.body_timeout_s)
+        body = held_body(request, self._settings.body_bytes_max)
+        if body is None:
+            body = await read_rest(request, self._settings.body_bytes_max, self._settings.body_timeout_s)
         ask = read_chat(body) if resource == CHAT else read_responses(body)
         if ask.images > IMAGES_MAX:
             raise errors.invalid_request(f"The request has {ask.images} images; at most {IMAGES_MAX} are taken.")
@@ -149,7 +151,8 @@ class Generator:
                 claim.check(bill)
             if ask.stream:
                 return await self._stream(request, record, plan)
-            return await self._whole(request, record, plan)
+            call = await self._attempts.first_answer(plan, Call.end)
+            return await self._answer_whole(request, record, plan, call)
         except RequestError as error:
             if capture is not None:
                 capture.answered(error.status, error_body(error))
@@ -171,7 +174,7 @@ class Generator:
             raise errors.unavailable("The model catalog is not loaded yet.", retry_after_s=1)
         model = snapshot.models.get(ask.model)
         if model is None or not grant.may_use(ask.model):
-            now_s = self._clock.now().timestamp()
+            now_s = self._clock.epoch_s()
             raise errors.unknown_model(
                 ask.model, [m.model_id for m in snapshot.live(now_s) if grant.may_use(m.model_id)]
             )
@@ -203,7 +206,7 @@ class Generator:
         return order(allowed, self._health, time.monotonic(), self._randomness)[: self._settings.upstream_attempts_max]
 
     async def _admit(self, record: RequestRecord, grant: Grant, model: Model, ask: Ask, resource: str) -> Bill:
-        now_s = self._clock.now().timestamp()
+        now_s = self._clock.epoch_s()
         point = model.price_at(now_s)
         if point is None:
             raise errors.unavailable(f"`{model.model_id}` has no price yet.", retry_after_s=60)
@@ -211,15 +214,11 @@ class Generator:
         spend_hold = None
         if grant.spend_limit is not None:
             spend_hold = await self._spending.hold(grant.account_id, grant.key_id, grant.spend_limit, hold, now_s)
+        asked = (record.request_id, grant.account_id, hold, grant.key_id, model.model_id, RESOURCE_TO_PB[resource])
         try:
-            admission = await self._meter.admit(
-                record.request_id,
-                grant.account_id,
-                hold,
-                key_id=grant.key_id,
-                model_id=model.model_id,
-                resource=RESOURCE_TO_PB[resource],
-            )
+            admission = self._meter.try_admit(*asked)
+            if admission is None:
+                admission = await self._meter.admit(*asked)
         except BaseException as refusal:
             if spend_hold is not None:
                 spend_hold.undo()
@@ -249,10 +248,6 @@ class Generator:
         return bill
 
     # -- a whole answer --
-
-    async def _whole(self, request: Request, record: RequestRecord, plan: Plan) -> Sent:
-        call = await self._attempts.first_answer(plan, Call.end)
-        return await self._answer_whole(request, record, plan, call)
 
     async def _answer_whole(self, request: Request, record: RequestRecord, plan: Plan, call: Call) -> Sent:
         """Bills and passes on an answer that was read to its end."""

@@ -62,7 +62,7 @@ class Listing:
         return grant
 
     def _live(self, grant: Grant | None) -> Iterable[tuple[Model, PricePoint]]:
-        now_s = self._clock.now().timestamp()
+        now_s = self._clock.epoch_s()
         for model in self._catalog.current.live(now_s):
             point = model.price_at(now_s)
             if point is not None and (grant is None or grant.may_use(model.model_id)):

@@ -35,6 +35,7 @@ class Price:
     cache_write_atto: int = field(init=False, repr=False, compare=False)
     image_atto: int = field(init=False, repr=False, compare=False)
     request_atto: int = field(init=False, repr=False, compare=False)
+    dearest_prompt_atto: int = field(init=False, repr=False, compare=False)  # of all that a prompt token can cost
 
     def __post_init__(self) -> None:
         prompt = _atto("prompt", self.prompt)
@@ -50,6 +51,7 @@ class Price:
             "image_atto": _atto("image", self.image),
             "request_atto": _atto("request", self.request),
         }
+        scaled["dearest_prompt_atto"] = max(prompt, scaled["cache_read_atto"], scaled["cache_write_atto"])
         for name, value in scaled.items():
             object.__setattr__(self, name, value)
 

@@ -4,6 +4,7 @@ from pricing.price import Price
 from pricing.token_usage import TokenUsage
 
 _ATTO_PER_NANO = 10**9
+_HALF_NANO_ATTO = _ATTO_PER_NANO // 2
 
 
 def charge_nanousd(usage: TokenUsage, price: Price) -> int:
@@ -30,7 +31,7 @@ def charge_nanousd(usage: TokenUsage, price: Price) -> int:
         + price.request_atto
     )
     whole, rest = divmod(atto, _ATTO_PER_NANO)
-    if rest * 2 > _ATTO_PER_NANO or (rest * 2 == _ATTO_PER_NANO and whole & 1):
+    if rest > _HALF_NANO_ATTO or (rest == _HALF_NANO_ATTO and whole & 1):
         whole += 1
     return whole
 
@@ -45,9 +46,8 @@ def hold_nanousd(prompt_tokens_max: int, completion_tokens_max: int, price: Pric
     """
     if prompt_tokens_max < 0 or completion_tokens_max < 0 or images < 0:
         raise ValueError(f"a bound is negative: {prompt_tokens_max}, {completion_tokens_max}, {images}")
-    dearest = max(price.prompt_atto, price.cache_read_atto, price.cache_write_atto)
     atto = (
-        prompt_tokens_max * dearest
+        prompt_tokens_max * price.dearest_prompt_atto
         + completion_tokens_max * price.completion_atto
         + images * price.image_atto
         + price.request_atto

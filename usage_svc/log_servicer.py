@@ -124,7 +124,7 @@ class LogServicer(usage_pb2_grpc.LogServiceServicer):
 
 
 def _now_us(clock: Clock) -> int:
-    return round(clock.now().timestamp() * 1_000_000)
+    return round(clock.epoch_s() * 1_000_000)
 
 
 def _not_found() -> NotFound:

@@ -57,3 +57,6 @@ class VirtualClock:
 
     def now(self) -> datetime:
         return self._start + timedelta(seconds=self._loop.skipped_s)
+
+    def epoch_s(self) -> float:
+        return self.now().timestamp()

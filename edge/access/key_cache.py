@@ -143,7 +143,7 @@ class KeyCache:
         grant = self._grants.get(key_digest)
         if grant is None or self._clock.monotonic() - self._proven_at > self._max_age_s:
             return None
-        if grant.expire_time_s != _NEVER and self._clock.now().timestamp() >= grant.expire_time_s:
+        if grant.expire_time_s != _NEVER and self._clock.epoch_s() >= grant.expire_time_s:
             return None
         return grant
 

@@ -20,6 +20,16 @@ async def read_body(request: Request, bytes_max: int, timeout_s: float) -> bytes
         RequestError: 400, 408, 413, 415, 417; what remains of the body is then not read.
         ClientGone: the connection was lost.
     """
+    body = held_body(request, bytes_max)
+    return await read_rest(request, bytes_max, timeout_s) if body is None else body
+
+
+def held_body(request: Request, bytes_max: int) -> bytes | None:
+    """The whole body if it came with the head, which is the usual case; else `read_rest` goes on from here.
+
+    Raises:
+        RequestError: 400, 413, 415, 417; what remains of the body is then not read.
+    """
     headers = request.headers
     encoding = headers.get("Content-Encoding")
     if encoding is not None and encoding.strip().lower() != "identity":
@@ -34,16 +44,21 @@ async def read_body(request: Request, bytes_max: int, timeout_s: float) -> bytes
         if request.message.version >= (1, 1):
             request.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     content = request.content
-    if content.is_eof():  # it came with the head: the usual case
-        body = content.read_nowait()
-    else:
-        body = await _read_rest(request, bytes_max, timeout_s)
+    if not content.is_eof():
+        return None
+    body = content.read_nowait()
     if len(body) > bytes_max:
         raise errors.body_too_large(bytes_max)
     return body
 
 
-async def _read_rest(request: Request, bytes_max: int, timeout_s: float) -> bytes:
+async def read_rest(request: Request, bytes_max: int, timeout_s: float) -> bytes:
+    """The whole body, of which at least a part is still on its way.
+
+    Raises:
+        RequestError: 400, 408, 413.
+        ClientGone: the connection was lost.
+    """
     pieces: list[bytes] = []
     size = 0
     try:

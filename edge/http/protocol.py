@@ -161,7 +161,19 @@ class Connection(RequestHandler):
             if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
                 self._resume_reading_if_drained()
             manager.requests_count += 1
-            sent = await self._answer(serve, message, content)
+            if isinstance(message, RawRequestMessage):
+                request = Request(message, content, self)
+                self._current_request, self._request_in_progress = cast("Any", request), True
+                try:
+                    sent = await serve(request)
+                finally:
+                    self._current_request, self._request_in_progress = None, False
+                    if self._handler_waiter is not None:  # a shutdown waits for this request
+                        self._handler_waiter.set_result(None)
+                if self._upgraded:  # an upgrade that was declined: what came behind it is HTTP again
+                    await self.finish_response(cast("Any", request), cast("Any", sent), None)
+            else:  # what the parser made of something that is no request
+                sent = self.handle_error(Request(ERROR, content, self), message.status, message.exc, message.message)
             if not content.is_eof():
                 await self._skip_rest(content)
             if not sent.keep_alive or self._close or self._force_close:
@@ -173,21 +185,6 @@ class Connection(RequestHandler):
         self._task_handler = None
         if self.transport is not None:
             self.transport.close()
-
-    async def _answer(self, serve: "Handler", message: Any, content: StreamReader) -> Sent:
-        if not isinstance(message, RawRequestMessage):  # what the parser made of something that is no request
-            return self.handle_error(Request(ERROR, content, self), message.status, message.exc, message.message)
-        request = Request(message, content, self)
-        self._current_request, self._request_in_progress = cast("Any", request), True
-        try:
-            sent = await serve(request)
-        finally:
-            self._current_request, self._request_in_progress = None, False
-            if self._handler_waiter is not None:  # a shutdown waits for this request
-                self._handler_waiter.set_result(None)
-        if self._upgraded:  # an upgrade that was declined: what came behind it is HTTP again
-            await self.finish_response(cast("Any", request), cast("Any", sent), None)
-        return sent
 
     async def _skip_rest(self, content: StreamReader) -> None:
         """Reads what remains of a body that nobody wanted, so that its sender sees the answer and not a reset."""
@@ -207,6 +204,11 @@ class Connection(RequestHandler):
         self._stop_waiting()
         if listener is not None:
             listener.client_gone()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # aiohttp calls this whenever a body was taken, and asks its parser again even where nothing was paused.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
 
     def pause_writing(self) -> None:
         super().pause_writing()

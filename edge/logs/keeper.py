@@ -114,7 +114,7 @@ class LogKeeper:
         return Capture(self._bounds, self._budget, record, grant, resource, ask, self._take)
 
     def _take(self, capture: Capture) -> None:
-        capture.ended_at_s = self._clock.now().timestamp()
+        capture.ended_at_s = self._clock.epoch_s()
         self._ended.append(capture)
         self._to_write.set()
 
@@ -196,7 +196,7 @@ class LogKeeper:
             await asyncio.sleep(_SWEEP_S)
 
     async def _sweep(self) -> None:
-        now_s = self._clock.now().timestamp()
+        now_s = self._clock.epoch_s()
         expired, crowded = await self._on_thread(lambda: (self._spool.erase_expired(now_s), self._spool.make_room()))
         for why, count in (("expired", expired), ("disk_full", crowded)):
             if count:

@@ -31,9 +31,12 @@ encode_admitted = msgspec.json.Encoder().encode
 decode_admitted = msgspec.json.Decoder(Admitted).decode
 
 
-def record_from_event(event: usage_pb2.UsageEvent) -> bytes:
-    """A serialized Record(event=...), framed by hand: building the outer message would copy the inner one twice."""
-    body = event.SerializeToString()
+def record_from_event(event: usage_pb2.UsageEvent, template: bytes = b"") -> bytes:
+    """A serialized Record(event=...), framed by hand: building the outer message would copy the inner one twice.
+
+    `template`: serialized fields of the same event, which `event` leaves out or overrides.
+    """
+    body = template + event.SerializeToString()
     return b"\x0a" + _varint(len(body)) + body
 
 

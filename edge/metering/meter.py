@@ -176,7 +176,6 @@ class Meter:
         request_id: str,
         account_id: str,
         hold_nanousd: int,
-        *,
         key_id: str = "",
         model_id: str = "",
         resource: int = usage_pb2.RESOURCE_UNSPECIFIED,
@@ -206,7 +205,6 @@ class Meter:
         request_id: str,
         account_id: str,
         hold_nanousd: int,
-        *,
         key_id: str = "",
         model_id: str = "",
         resource: int = usage_pb2.RESOURCE_UNSPECIFIED,
@@ -217,9 +215,7 @@ class Meter:
             FundsUsedUp, FundsHeld: the account cannot pay; remembered for a moment, so that asking again costs nothing.
             MeteringUnavailable: this edge cannot meter now.
         """
-        admission = self.try_admit(
-            request_id, account_id, hold_nanousd, key_id=key_id, model_id=model_id, resource=resource
-        )
+        admission = self.try_admit(request_id, account_id, hold_nanousd, key_id, model_id, resource)
         if admission is not None:
             return admission
         try:
@@ -234,12 +230,15 @@ class Meter:
         held_nanousd = lease.held_nanousd if lease.is_last else hold_nanousd
         return self._write_admitted(request_id, account_id, held_nanousd, lease, log, key_id, model_id, resource)
 
-    def finish(self, admission: Admission, event: usage_pb2.UsageEvent, charge_nanousd: int) -> asyncio.Future[None]:
+    def finish(
+        self, admission: Admission, event: usage_pb2.UsageEvent, charge_nanousd: int, template: bytes = b""
+    ) -> asyncio.Future[None]:
         """Records a request's outcome and ends its hold. Await the answer before the end of the response is released.
 
-        The admission is the authority on ids and hold: the event's are overwritten. `charge_nanousd` is what `pricing`
-        says, 0 for outcomes that are not charged. Never raises for trouble with the disk: the space was reserved, and
-        what the disk refuses is tried again, which the answer waits for. Shared by others, so it cannot be cancelled.
+        `template`: a serialized event with what `event` leaves out. The admission is the authority on ids and hold: the
+        event's are overwritten. `charge_nanousd` is what `pricing` says, 0 for outcomes that are not charged. Never
+        raises for trouble with the disk: the space was reserved, and what the disk refuses is tried again, which the
+        answer waits for. Shared by others, so it cannot be cancelled.
 
         Raises:
             RuntimeError: the admission was finished before; a bug in the caller.
@@ -252,10 +251,10 @@ class Meter:
         event.account_id = admission.account_id
         event.lease_id = lease.lease_id
         event.hold_nanousd = admission.hold_nanousd
-        record = record_from_event(event)
+        record = record_from_event(event, template)
         if len(record) > EVENT_BYTES_MAX:
             del event.attempts[:]  # unbilled detail, in favour of what is billed
-            record = record_from_event(event)
+            record = record_from_event(event, template)
         log.append_event(admission.request_id, record)
         lease.settle(admission.hold_nanousd, charge_nanousd)
         if admission.account_id in self._waiting:

@@ -20,6 +20,7 @@ _log = logger(__name__)
 HEADER_BYTES_MAX = 64 * 1024
 # How long an upstream may take to close its answer after the event that ends it.
 FINISH_TIMEOUT_S = 5.0
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
 class Failure(Exception):
@@ -239,6 +240,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_head",
         "_head_bytes",
         "_home",
+        "_is_framed",
         "_parser",
         "_reading_paused",
         "_until_close",
@@ -253,7 +255,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._head: list[tuple[str, str]] = []
         self._head_bytes = 0
-        self._until_close = False
+        self._is_framed = self._until_close = False
         self._reading_paused = False
         self.transport: asyncio.Transport | None = None
         self.idle_since_s = 0.0
@@ -329,21 +331,22 @@ class UpstreamConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._head = []
         self._head_bytes = 0
+        self._is_framed = False  # whether its end can be told
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > HEADER_BYTES_MAX:
             raise httptools.HttpParserError("headers over the limit")
-        self._head.append((name.decode("latin-1").lower(), value.decode("latin-1")))
+        lower = name.decode("latin-1").lower()
+        if lower in _FRAMING:
+            self._is_framed = True
+        self._head.append((lower, value.decode("latin-1")))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200 or self._call is None:  # 100 and 103 announce; the answer follows
             return
-        names = {name for name, _ in self._head}
-        self._until_close = (
-            "content-length" not in names and "transfer-encoding" not in names and status not in (204, 304)
-        )
+        self._until_close = not self._is_framed and status not in (204, 304)
         self._call.took_head(status, self._head)
 
     def on_body(self, data: bytes) -> None:

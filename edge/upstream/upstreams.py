@@ -149,12 +149,12 @@ class Upstreams:
 
 def forwarded_headers(headers: CIMultiDictProxy[str], request_id: str) -> bytes:
     """The request headers that go upstream, as lines. Values came through an HTTP parser and hold no line end."""
-    lines: list[str] = [f"x-request-id: {request_id}\r\n"]
+    lines = f"x-request-id: {request_id}\r\n"
+    get = headers.get
     for name in FORWARDED_HEADERS:
-        value = headers.get(name)
-        if value is not None:
-            lines.append(f"{name}: {value}\r\n")
-    return "".join(lines).encode("utf-8", "surrogateescape")
+        if (value := get(name)) is not None:
+            lines += f"{name}: {value}\r\n"
+    return lines.encode("utf-8", "surrogateescape")
 
 
 PASSED_HEADERS = frozenset(

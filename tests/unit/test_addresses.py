@@ -22,6 +22,9 @@ class ManualClock:
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.time_s, UTC)
 
+    def epoch_s(self) -> float:
+        return self.time_s
+
     def monotonic(self) -> float:
         return self.time_s
 
