@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import grpc
 
@@ -15,6 +15,7 @@ from protos.client import CallFailed, TlsFiles
 
 _log = logger(__name__)
 
+RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 
 
@@ -30,8 +31,8 @@ def channel(address: str, tls: TlsFiles | None = None) -> grpc.aio.Channel:
 
 
 async def call(
-    method: grpc.aio.UnaryUnaryMultiCallable[Any, ResponseT],
-    request: Any,
+    method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT],
+    request: RequestT,
     *,
     timeout_s: float,
     request_id: str | None = None,
@@ -53,8 +54,8 @@ async def call(
 
 
 async def watch(
-    method: grpc.aio.UnaryStreamMultiCallable[Any, ResponseT],
-    request: Any,
+    method: grpc.aio.UnaryStreamMultiCallable[RequestT, ResponseT],
+    request: RequestT,
     *,
     first_timeout_s: float,
     silence_s: Callable[[ResponseT], float | None] = client.heartbeat_interval_s,
@@ -76,8 +77,8 @@ async def watch(
 
 def follow(
     name: str,
-    method: grpc.aio.UnaryStreamMultiCallable[Any, ResponseT],
-    make_request: Callable[[], Any],
+    method: grpc.aio.UnaryStreamMultiCallable[RequestT, ResponseT],
+    make_request: Callable[[], RequestT],
     *,
     first_timeout_s: float,
 ) -> AsyncIterator[ResponseT]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from google.protobuf.message import Message
-from sqlalchemy import DateTime, LargeBinary
+from sqlalchemy import DateTime, LargeBinary, text
 from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -38,8 +38,8 @@ async def once(
     """Runs `act` unless a request with this request_id was answered before; then returns that answer.
 
     Must run inside the transaction in which `act` writes. `keep` says what of the answer is kept, where not all of it
-    may be (a secret). Two concurrent first senders: the second one's insert fails, its transaction ends with an
-    integrity error, and its retry finds the answer.
+    may be (a secret). Of two first senders at once the second waits for the first, and finds its answer: judged
+    before that, it would be refused for what the first one did (a name that is taken, a key that is revoked).
 
     Raises:
         InvalidArgument: no request_id, or too long.
@@ -54,6 +54,7 @@ async def once(
     digest = hashlib.sha256(
         request.DESCRIPTOR.full_name.encode() + b"\0" + request.SerializeToString(deterministic=True)
     ).digest()
+    await _wait_for_twins(session, f"{table.__tablename__} {request_id}")
     row = await session.get(table, request_id)
     if row is not None:
         if row.request_sha256 != digest:
@@ -67,3 +68,11 @@ async def once(
     session.add(table(request_id=request_id, request_sha256=digest, response=kept.SerializeToString(), create_time=now))
     await session.flush()
     return response
+
+
+async def _wait_for_twins(session: AsyncSession, name: str) -> None:
+    """Until the transactions that were here with the same name have ended. On SQLite writers are one by one anyway."""
+    connection = await session.connection()
+    if connection.dialect.name == "postgresql":
+        lock = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})

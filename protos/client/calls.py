@@ -5,7 +5,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import grpc
 
@@ -16,6 +16,7 @@ REQUEST_ID_KEY = "x-request-id"
 MISSED_HEARTBEATS = 3
 _RESUME_S_MIN, _RESUME_S_MAX = 0.05, 1.0
 
+RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 
 
@@ -25,7 +26,16 @@ class Page(Protocol):
     next_page_token: str
 
 
+class Listing(Protocol):
+    """What every listing is asked with, beside its filters."""
+
+    page_token: str
+
+    def CopyFrom(self, other: Self, /) -> None: ...  # noqa: N802 - protobuf's
+
+
 PageT = TypeVar("PageT", bound=Page)
+ListingT = TypeVar("ListingT", bound=Listing)
 
 # Told of every call when it ends: its full method, the status's name, and its seconds (None for a watch).
 Observer = Callable[[str, str, float | None], None]
@@ -37,8 +47,8 @@ def new_request_id() -> str:
 
 
 async def call(
-    method: grpc.aio.UnaryUnaryMultiCallable[Any, ResponseT],
-    request: Any,
+    method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT],
+    request: RequestT,
     *,
     timeout_s: float,
     request_id: str | None = None,
@@ -65,7 +75,11 @@ async def call(
 
 
 async def pages(
-    method: grpc.aio.UnaryUnaryMultiCallable[Any, PageT], request: Any, *, timeout_s: float
+    method: grpc.aio.UnaryUnaryMultiCallable[ListingT, PageT],
+    request: ListingT,
+    *,
+    timeout_s: float,
+    request_id: str | None = None,
 ) -> AsyncIterator[PageT]:
     """Every page of a listing, from the request's page_token on. The request is left as it was.
 
@@ -75,7 +89,7 @@ async def pages(
     asked = type(request)()
     asked.CopyFrom(request)
     while True:
-        page = await call(method, asked, timeout_s=timeout_s)
+        page = await call(method, asked, timeout_s=timeout_s, request_id=request_id)
         yield page
         if not page.next_page_token:
             return
@@ -91,8 +105,8 @@ def heartbeat_interval_s(message: Any) -> float | None:
 
 
 async def watch(
-    method: grpc.aio.UnaryStreamMultiCallable[Any, ResponseT],
-    request: Any,
+    method: grpc.aio.UnaryStreamMultiCallable[RequestT, ResponseT],
+    request: RequestT,
     *,
     first_timeout_s: float,
     silence_s: Callable[[ResponseT], float | None] = heartbeat_interval_s,
@@ -138,8 +152,8 @@ async def watch(
 
 
 async def follow(
-    method: grpc.aio.UnaryStreamMultiCallable[Any, ResponseT],
-    make_request: Callable[[], Any],
+    method: grpc.aio.UnaryStreamMultiCallable[RequestT, ResponseT],
+    make_request: Callable[[], RequestT],
     *,
     first_timeout_s: float,
     on_break: Callable[[str], None] = lambda reason: None,

@@ -36,8 +36,10 @@ class CallFailed(Exception):
         self.violations, self.request_id = violations, request_id
 
 
-def failure_from_rpc(error: grpc.aio.AioRpcError) -> CallFailed:
-    """Reads ErrorInfo, BadRequest and RequestInfo from an error of gRPC."""
+def failure_from_rpc(error: grpc.RpcError) -> CallFailed:
+    """Reads ErrorInfo, BadRequest and RequestInfo from an error of gRPC, whether the call was asyncio's or blocked."""
+    assert isinstance(error, grpc.aio.AioRpcError | grpc.Call)  # what a call raises is both
+
     reason, violations, request_id = error.code().name, [], ""
     try:
         status = rpc_status.from_call(error)

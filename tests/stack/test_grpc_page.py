@@ -74,3 +74,16 @@ print(sorted(name for name in sys.modules if name.partition(".")[0] in ("chassis
     where, loaded = (await run(program, wheel, os.environ)).splitlines()
     assert Path(where).is_relative_to(wheel)
     assert loaded == "[]"
+
+
+@pytest.mark.slow
+async def test_the_examples_check_and_a_request_of_another_method_does_not(wheel: Path, tmp_path: Path) -> None:
+    typed = [example for example in EXAMPLES if "protos.client" in example]
+    for number, example in enumerate(typed):
+        (tmp_path / f"example_{number}.py").write_text(example)
+    (tmp_path / "wrong.py").write_text(typed[0].replace("auth_pb2.CreateAccountRequest(", "auth_pb2.GetKeyRequest("))
+    options = ["--strict", "--follow-imports=silent", f"--cache-dir={tmp_path / 'cache'}", str(tmp_path)]
+    check = f"from mypy import api; print(api.run({options!r}))"
+    problems = await run(check, wheel, os.environ)
+    assert "wrong.py" in problems
+    assert "example_" not in problems
