@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
 from edge.http.answer import Answer, Sent, simple_answer
@@ -31,7 +31,8 @@ def documentation(folder: Path | None) -> dict[str, str]:
     """The pages by name, in the order of the index."""
     if folder is None:
         return {}
-    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
+    found = {name: _with_links_that_work(text, texts.keys()) for name, text in texts.items()}
     return {name: found[name] for name in sorted(found, key=lambda name: (_place(name), name))}
 
 
@@ -65,6 +66,17 @@ def page_handlers() -> dict[str, Handler]:
             for name, text in pages.items()
         },
     }
+
+
+def _with_links_that_work(text: str, names: Collection[str]) -> str:
+    """Links to other pages and hosts stay; of what only the repository has, and of pictures, stay the words."""
+
+    def kept(link: re.Match[str]) -> str:
+        target = link[2].partition("#")[0]
+        elsewhere = target.startswith(("https://", "http://"))
+        return link[0] if not target or elsewhere or target.removesuffix(".md") in names else link[1]
+
+    return re.sub(r"!?\[([^\]]*)\]\(([^)\s]+)\)", kept, text)
 
 
 def _serving(answer: Answer) -> Handler:

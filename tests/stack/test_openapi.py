@@ -59,6 +59,13 @@ async def test_the_index_for_language_models_leads_to_every_page(stranger: Clien
     for link in links:
         expected = 401 if link == "/v1/models" else 200
         assert (await stranger.ask("GET", link)).status == expected, link
+    pages = [link for link in links if link.startswith("/docs/")]
+    assert len(pages) > 10
+    for page in pages:
+        text = (await stranger.ask("GET", page)).body.decode()
+        for target in re.findall(r"\]\(([^)#\s]+)", text):
+            if not target.startswith(("https://", "http://")):
+                assert f"/docs/{target}" in pages, f"{page} leads to {target}"
     for secret in ("/docs/", "/docs/../README.md", "/docs/%2e%2e/README.md", "/docs/nonsense.md"):
         assert (await stranger.ask("GET", secret)).status == 404
 
