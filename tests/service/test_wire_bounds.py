@@ -21,7 +21,7 @@ from chassis.faults import (
     ResourceExhausted,
     Unavailable,
 )
-from chassis.server import MAX_MESSAGE_BYTES, RpcServer, Servicer, Serving
+from chassis.server import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES, RpcServer, Servicer, Serving
 from protos import client as wire
 from protos.auth.v1 import auth_pb2 as pb
 from tests.harness.auth_service import auth_service
@@ -93,17 +93,22 @@ class Hanging:
     """A behaviour that never answers, and knows what became of it."""
 
     def __init__(self) -> None:
-        self.begun = 0
+        self.begun = self.open = self.open_max = 0
         self.cancelled = asyncio.Event()
         self.release = asyncio.Event()
 
     async def __call__(self, request: StringValue, context: Any) -> StringValue:
         self.begun += 1
+        self.open += 1
+        self.open_max = max(self.open_max, self.open)
         try:
             await self.release.wait()
+            await asyncio.sleep(0)  # so that those who come next are seen beside this one
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
+        finally:
+            self.open -= 1
         return StringValue()
 
 
@@ -204,6 +209,32 @@ async def test_more_calls_than_are_allowed_at_once_are_refused_at_once() -> None
         hanging.release.set()
         await asyncio.gather(*calls, return_exceptions=True)
         assert sum(each.exception() is None for each in calls) == 3
+
+
+async def test_more_calls_on_one_connection_than_are_allowed_wait_at_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chassis.server.MAX_CONCURRENT_STREAMS", 3)
+    hanging = Hanging()
+    async with serving(Hang=hanging, channels=0) as port, client.channel(f"127.0.0.1:{port}") as channel:
+        calls = [asyncio.ensure_future(call(channel, "Hang")) for _ in range(10)]
+        await eventually(lambda: hanging.begun == 3)
+        hanging.release.set()
+        assert len(await asyncio.gather(*calls)) == 10, "nobody is refused"
+        assert hanging.open_max == 3
+
+
+async def test_more_metadata_than_is_allowed_is_refused_and_the_next_call_is_not() -> None:
+    async def answer(request: StringValue, context: Any) -> StringValue:
+        return StringValue()
+
+    async with serving(Answer=answer) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await unary(channel, "Answer")(
+                StringValue(), metadata=(("x-much", "x" * (2 * MAX_METADATA_BYTES)),), timeout=TIMEOUT_S
+            )
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await call(channel, "Answer")
 
 
 async def test_more_connections_than_are_allowed_wait_outside() -> None:

@@ -168,6 +168,19 @@ async def test_certificates_of_both_sides_are_replaced_while_a_watch_goes_on(
                 await authenticate(channel)
 
 
+async def test_a_service_whose_certificate_is_for_another_name_is_not_spoken_to(
+    sqlite_url: str, authority: Authority
+) -> None:
+    edge = authority.issue("edge")
+    async with auth_over_tls(sqlite_url, authority) as address:
+        authority.issue("auth", hosts=("usage.example",))  # another service of the same CA, in auth_svc's place
+        async with client.channel(address, edge) as channel:
+            with pytest.raises(Unavailable):
+                await authenticate(channel)
+            authority.issue("auth")
+            await authenticate(channel)
+
+
 async def test_half_written_certificates_are_left_alone_until_they_are_whole(authority: Authority) -> None:
     files = authority.issue("edge")
     troubles: list[str] = []
