@@ -76,6 +76,7 @@ class Bill:
         self.settled = False
         self.ticket: Ticket | None = None  # of a key with limits
         self.spend_hold: SpendHold | None = None  # of a key with a spend limit
+        self.end_time_s: float | None = None  # seconds since the epoch; None until it is settled
 
     @property
     def incarnation(self) -> int:
@@ -259,6 +260,7 @@ class Bill:
         record = self._record
         now_s = time.monotonic()
         duration_s = now_s - self._admitted_at_s
+        self.end_time_s = self._admit_time_s + duration_s
         if self._first_byte_at_s:
             record.upstream_s += max(0.0, now_s - self._attempt_started_at_s)
         record.ending = _ENDINGS[ending]
@@ -275,7 +277,7 @@ class Bill:
             if failure:
                 attempt.failure = failure
         set_moment(event.admit_time, self._admit_time_s)
-        set_moment(event.end_time, self._admit_time_s + duration_s)
+        set_moment(event.end_time, self.end_time_s)
         return self._meter.finish(self._admission, event, charge, self._template(outcome, source, status, ending))
 
 

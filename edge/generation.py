@@ -159,7 +159,7 @@ class Generator:
             raise
         finally:
             if capture is not None:
-                capture.end()
+                capture.end(bill.end_time_s)
             # Whatever went wrong above: an admitted request gets exactly one outcome.
             if not bill.settled:
                 await bill.settle_nothing(500, usage_pb2.ENDING_UPSTREAM_FAILED)

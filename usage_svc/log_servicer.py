@@ -10,7 +10,7 @@ from chassis.database import Database
 from chassis.faults import InvalidArgument, NotFound, ResourceExhausted
 from protos.usage.v1 import usage_pb2 as pb
 from protos.usage.v1 import usage_pb2_grpc
-from usage_svc import bounds, log_store, metrics
+from usage_svc import bounds, log_store, metrics, reading_store
 from usage_svc.log_convert import log_from_pb, log_to_pb
 from usage_svc.log_partitions import LogPartitions
 from usage_svc.log_sweeper import LogSweeper
@@ -66,10 +66,7 @@ class LogServicer(usage_pb2_grpc.LogServiceServicer):
         if request.after_request_id:
             if last:
                 raise InvalidArgument("after_request_id", "is given beside a page_token: give one of them")
-            after = await self._log(wanted.account_id, request.after_request_id, whole=False)
-            if after is None:
-                raise InvalidArgument("after_request_id", "no log of this account: give a page's last id")
-            before = after.page_key
+            before = await self._place_of(wanted.account_id, request.after_request_id)
         async with self._database.read() as transaction:
             found = await log_store.logs_before(transaction, wanted, before, size + 1)
         shown = found[:size]
@@ -115,6 +112,20 @@ class LogServicer(usage_pb2_grpc.LogServiceServicer):
         if span is None:
             raise _too_many_deletions("too many times with gaps between them were deleted: delete one that is longer")
         return pb.DeleteLogsResponse(deleted=await self._sweeper.delete_span(account_id, span))
+
+    async def _place_of(self, account_id: str, request_id: str) -> tuple[int, str]:
+        """Where a log stands in a listing. One that expired or was deleted since stood where its request stands: a log
+        ends when its bill says."""
+        log = await self._log(account_id, request_id, whole=False)
+        if log is not None:
+            return log.page_key
+        day, finished = day_of(request_id), None
+        if day is not None:
+            async with self._database.read() as transaction:
+                finished = await reading_store.read_request(transaction, account_id, day, request_id)
+        if finished is None:
+            raise InvalidArgument("after_request_id", "no log of this account: give a page's last id")
+        return finished.page_key
 
     async def _log(self, account_id: str, request_id: str, *, whole: bool) -> Log | None:
         if day_of(request_id) is None:

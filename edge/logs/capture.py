@@ -57,7 +57,7 @@ class Capture:
         on_end: "Callable[[Capture], None]",
     ) -> None:
         assert grant.logging is not None
-        self.ended_at_s = 0.0  # seconds since the epoch; set by whoever takes it at its end
+        self.ended_at_s: float | None = None  # seconds since the epoch; set by `end`, or by whoever takes it then
         self.held_bytes = 0  # of the budget
         self._bounds, self._budget, self._on_end = bounds, budget, on_end
         self._record, self._grant, self._resource, self._streamed = record, grant, resource, ask.stream
@@ -105,8 +105,9 @@ class Capture:
         else:
             self._assembly.feed(data)
 
-    def end(self) -> None:
-        """The request is over."""
+    def end(self, end_time_s: float | None) -> None:
+        """The request is over, and ended when its bill says; None where it has none: now."""
+        self.ended_at_s = end_time_s
         self._on_end(self)
 
     def log(self) -> usage_pb2.Log | None:
@@ -115,7 +116,8 @@ class Capture:
         output = self._output if self._assembly is None else assembled
         if self._input is None and output is None and not self._raw:
             return None
-        end_us = round(self.ended_at_s * 1_000_000)
+        assert self.ended_at_s is not None
+        end_us = int(self.ended_at_s * 1_000_000)
         retention_s = (self._logging.retention_days or self._bounds.retention_days) * SECONDS_PER_DAY
         return usage_pb2.Log(
             request_id=self._record.request_id,

@@ -114,7 +114,8 @@ class LogKeeper:
         return Capture(self._bounds, self._budget, record, grant, resource, ask, self._take)
 
     def _take(self, capture: Capture) -> None:
-        capture.ended_at_s = self._clock.epoch_s()
+        if capture.ended_at_s is None:
+            capture.ended_at_s = self._clock.epoch_s()
         self._ended.append(capture)
         self._to_write.set()
 

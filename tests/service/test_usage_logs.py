@@ -268,6 +268,11 @@ def found_in_files(url: str, words: str) -> list[str]:
     return [path.name for path in file.parent.glob(f"{file.name}*") if words.encode() in path.read_bytes()]
 
 
+def files_below(folder: str, words: str) -> list[str]:
+    """The files of a folder that have the words in them."""
+    return [path.name for path in Path(folder).iterdir() if path.is_file() and words.encode() in path.read_bytes()]
+
+
 async def tables_with(usage: UsageService, words: str) -> list[str]:
     """The tables of PostgreSQL, partitions included, that have the words in a row."""
     tables = [row[0] for row in await usage.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
@@ -394,6 +399,29 @@ async def test_postgresql_drops_the_partition_of_a_day_that_is_over(postgres_url
 
         await eventually(dropped, 10)
         assert len(await listed(usage)) == 3
+
+
+async def test_a_full_vacuum_takes_what_a_customer_deleted_out_of_postgresqls_files(postgres_url_factory: Any) -> None:
+    """As docs/logs.md says; the body is short, so that it stands in its row as it is and can be searched for."""
+    async with usage_service(postgres_url_factory(), log_sweep_interval_s=3600) as usage:
+        doomed, staying = secret_log(200, expires_in_s=300 * DAY_S), log(expires_in_s=300 * DAY_S)
+        await append(usage, doomed, staying)
+        [(folder,)] = await usage.rows(
+            "SELECT current_setting('data_directory') || '/base/' || oid FROM pg_database "
+            "WHERE datname = current_database()"
+        )
+
+        async def files_with_it(*statements: str) -> list[str]:
+            engine = usage.database.engine.execution_options(isolation_level="AUTOCOMMIT")
+            async with engine.connect() as connection:
+                for statement in (*statements, "CHECKPOINT"):
+                    await connection.execute(text(statement))
+            return files_below(str(folder), SECRET)
+
+        assert await files_with_it(), "the search finds what is there"
+        await delete(usage, doomed.request_id)
+        assert await files_with_it("VACUUM FULL request_log") == []
+        assert await listed(usage) == [staying.request_id]
 
 
 async def test_partitions_made_by_many_at_once_are_made_once(postgres_url_factory: Any) -> None:

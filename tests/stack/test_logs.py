@@ -225,6 +225,32 @@ async def test_logs_are_listed_by_page_model_key_and_time(stack: Stack, owner: C
     assert len((await logs(manage, f"?from={int(time.time()) - 3600}"))["data"]) == 3
 
 
+async def test_a_page_goes_on_behind_a_log_that_was_deleted_meanwhile(
+    stack: Stack, owner: Customer, manage: Client
+) -> None:
+    client = await key(stack, owner, inputs=True, outputs=True)
+    answered = [await client.chat(chat(stream=number % 2 == 0)) for number in range(4)]
+    for each in answered:
+        await log_of(manage, each)
+    ids = [each.header("x-request-id") for each in reversed(answered)]
+    await stack.settled(owner, 4)
+    kept = await stack.call(stack.usage_logs.ListLogs, usage_pb2.ListLogsRequest(account_id=owner.account_id))
+    finished = {each.event.request_id: each.event for each in await stack.requests(owner.account_id)}
+    for log in kept.logs:
+        event = finished[log.request_id]
+        assert abs(log.end_time.ToMicroseconds() - event.end_time.ToMicroseconds()) <= 1, "one end, in both listings"
+    page = await logs(manage, "?limit=2")
+    assert [each["id"] for each in page["data"]] == ids[:2]
+    for each in page["data"]:
+        assert (await manage.ask("DELETE", f"/v1/logs/{each['id']}")).status == 200
+    rest = await logs(manage, f"?limit=2&after={page['last_id']}")
+    assert [each["id"] for each in rest["data"]] == ids[2:]
+    stranger = await stack.customer(scopes=[MANAGEMENT])
+    for after in (ids[0], ids[3]):  # deleted, or not: of another account's nothing is told
+        refused = await Client(stack.edge_url, stranger.secret).ask("GET", f"/v1/logs?after={after}")
+        assert (refused.status, refused.error["param"]) == (400, "after")
+
+
 async def test_a_customer_deletes_one_log_or_those_of_a_time(stack: Stack, owner: Customer, manage: Client) -> None:
     client = await key(stack, owner, inputs=True)
     answered = [await client.chat() for _ in range(3)]

@@ -1669,7 +1669,9 @@ class ListLogsRequest(_message.Message):
     page_token: _builtins.str
     """From the previous page; empty for the first."""
     after_request_id: _builtins.str
-    """Instead of a page_token: continues behind this log. INVALID_ARGUMENT where the account has none of this request."""
+    """Instead of a page_token: continues behind the log of this request, though it has expired or was deleted meanwhile.
+    INVALID_ARGUMENT where the account has no such request.
+    """
     model_id: _builtins.str
     """Only this model; empty means all."""
     key_id: _builtins.str
