@@ -194,14 +194,17 @@ def _problems(error: ValidationError) -> list[Any]:
 def _line(settings: type[BaseSettings], problem: Any) -> str:
     if not problem["loc"]:  # of several settings together: it names them itself
         return str(problem["msg"]).removeprefix("Value error, ")
-    return f"{variable(settings, str(problem['loc'][0]))}: {_expected(problem)}"
+    return f"{variable(settings, str(problem['loc'][0]))}: {_expected(settings, problem)}"
 
 
-def _expected(problem: Any) -> str:
+def _expected(settings: type[BaseSettings], problem: Any) -> str:
     if problem["type"] == "missing":
         return "is not set, and has no default"
     message = str(problem["msg"]).removeprefix("Value error, ")
-    return message[:1].lower() + message[1:]
+    message = message[:1].lower() + message[1:]
+    if problem["type"] == "string_pattern_mismatch":  # few read patterns; what the setting is says what to write
+        return f"{settings.model_fields[problem['loc'][0]].description} ({message})"
+    return message
 
 
 def variable(settings: type[BaseSettings], field_name: str) -> str:

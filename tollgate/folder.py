@@ -25,7 +25,9 @@ def prepare(data_dir: Path) -> Path:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise CommandFailed("DATA_DIR_UNUSABLE", f"cannot make the folder {data_dir}: {error.strerror}") from None
+        raise CommandFailed(
+            "DATA_DIR_UNUSABLE", f"cannot make the folder {data_dir}: {error.strerror}; choose another --data-dir"
+        ) from None
     if not os.access(data_dir, os.R_OK | os.W_OK | os.X_OK):
         raise CommandFailed("DATA_DIR_UNUSABLE", f"cannot write into {data_dir}: choose another --data-dir")
     return data_dir

@@ -271,8 +271,10 @@ def read_secret(path: Path) -> str:
     """
     try:
         return (sys.stdin.read() if str(path) == "-" else path.read_text()).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandFailed("FILE_UNREADABLE", f"cannot read the secret from {path}: {error}") from None
+    except OSError as error:
+        raise CommandFailed("FILE_UNREADABLE", f"cannot read the secret from {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CommandFailed("FILE_UNREADABLE", f"cannot read the secret from {path}: it is not UTF-8") from None
 
 
 def _created(key: Document) -> RenderableType:

@@ -86,7 +86,11 @@ def migrate_service(name: str) -> str:
     except (SQLAlchemyError, OSError, ValueError) as error:
         # str(error) may hold SQL and parameters, never the URL's password; its first line says what happened.
         first_line = str(error).splitlines()[0]
-        raise CommandFailed("MIGRATION_FAILED", f"{name}_svc's database cannot be migrated: {first_line}") from error
+        raise CommandFailed(
+            "MIGRATION_FAILED",
+            f"{name}_svc's database cannot be migrated: {first_line}; check {PREFIX}{name.upper()}_DATABASE_URL, and "
+            "that the database is there (--wait-s 60 waits for one that is only starting)",
+        ) from error
 
 
 def _database_settings(name: str) -> type[DatabaseSettings]:

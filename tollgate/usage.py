@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.console import RenderableType
 
 from protos.usage.v1 import usage_pb2
 from tollgate.convert import timestamp_from_datetime, usage_row_from_pb
@@ -54,6 +54,8 @@ def usage(
     if len(set(by)) != len(by) or {Grouping.HOUR, Grouping.DAY} <= set(by):
         raise typer.BadParameter("give each once, and hour or day but not both", param_hint="--by")
     start, end = _moment(since, "--since"), _moment(until, "--until")
+    if start and end and end <= start:
+        raise typer.BadParameter("is not after --since", param_hint="--until")
 
     async def work(services: Services) -> Document:
         found = await services.account(account)
@@ -80,7 +82,9 @@ def _moment(text: str | None, option: str) -> datetime | None:
         raise typer.BadParameter(str(error), param_hint=option) from None
 
 
-def _table(document: Document, by: list[Grouping]) -> Table:
+def _table(document: Document, by: list[Grouping]) -> RenderableType:
+    if not document["rows"]:
+        return "Nothing was used."
     groups = []
     if Grouping.HOUR in by or Grouping.DAY in by:
         groups.append(("FROM (UTC)", "period_start_time"))

@@ -363,7 +363,21 @@ def test_a_service_that_does_not_answer_is_named(tollgate: Tollgate, monkeypatch
     assert "127.0.0.1:1" in gone["message"]
 
 
+def test_a_span_without_use_says_so_and_one_that_ends_before_it_begins_is_wrong(tollgate: Tollgate) -> None:
+    tollgate("accounts", "create", "idle")
+    assert tollgate("usage", "idle").stdout == "Nothing was used.\n"
+    assert tollgate("usage", "idle", "--json").document["rows"] == []
+    turned = tollgate("usage", "idle", "--since", "2026-02-01", "--until", "2026-01-01")
+    assert turned.status == 2
+    assert "--until" in turned.stderr
+
+
 def test_a_wrong_setting_of_the_command_is_named(tollgate: Tollgate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLGATE_COMMAND_AUTH_ADDRESS", "nonsense")
+    unlike = tollgate("accounts", "list")
+    assert unlike.status == 2
+    assert "host:port" in unlike.stderr
+    monkeypatch.delenv("TOLLGATE_COMMAND_AUTH_ADDRESS")
     monkeypatch.setenv("TOLLGATE_COMMAND_TIMEOUT_S", "soon")
     wrong = tollgate("accounts", "list")
     assert wrong.status == 2
