@@ -52,6 +52,12 @@ def request_id_of(record: bytes) -> str:
     return usage_pb2.Record.FromString(record).event.request_id
 
 
+def end_time_s_of(record: bytes) -> float:
+    """When its request ended, in seconds since the epoch; 0 for a return."""
+    end_time = usage_pb2.Record.FromString(record).event.end_time
+    return end_time.seconds + end_time.nanos / 1e9
+
+
 def record_usage_request(
     session: usage_pb2.Session, first_seq: int, records: Sequence[bytes]
 ) -> usage_pb2.RecordUsageRequest:

@@ -101,6 +101,7 @@ class Meter:
             self._clock,
             self._remove_log,
             lambda: self._acquirer.on_shipped(),
+            self._undrained.values(),
         )
         self._commit = GroupCommit(self._settings.durability, self._settings.sync_interval_s, self._shipper.on_safe)
         self._keeper = SessionKeeper(

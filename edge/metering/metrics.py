@@ -14,6 +14,11 @@ SPOOL_SYNC_DURATION = Histogram(
 )
 # outcome: shipped (in usage_svc now), duplicate (was posted before), quarantined (kept aside, charged to nobody).
 SPOOL_RECORDS = Counter("tollgate_edge_spool_records_total", "Spooled records by what became of them.", ["outcome"])
+# kind: torn (an unfinished write at the end of a file: no answer had waited for it), corrupt (good records follow: the
+# disk or somebody else has changed it; what it hit is reported by position in the log, and set aside in usage_svc).
+SPOOL_DAMAGES = Counter(
+    "tollgate_edge_spool_damages_total", "Places in the spools of former processes that could not be read.", ["kind"]
+)
 SPOOLS_ADOPTED = Counter("tollgate_edge_spools_adopted_total", "Spools of dead edges that this one brought home.")
 SESSION_OPENED = Counter("tollgate_edge_sessions_opened_total", "Metering sessions opened; more than one: was fenced.")
 HEARTBEAT_AGE = Gauge(

@@ -3,14 +3,14 @@
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from chassis.client import call
 from chassis.clock import Clock
 from chassis.faults import FailedPrecondition, Fault, NotFound
 from chassis.log import logger
 from edge.metering import metrics
-from edge.metering.convert import record_usage_request
+from edge.metering.convert import end_time_s_of, record_usage_request
 from edge.metering.settings import MeteringSettings
 from edge.metering.spool_log import SpoolLog
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
@@ -31,6 +31,8 @@ _OUTCOME_LABELS = {
 class Shipper:
     """Two tasks: `run_live` and `run_backlog`. One batch of a session is in flight at a time.
 
+    `former` logs are to be added as backlog once a session stands; until then they count as unshipped.
+
     `remove` is called with each log that usage_svc has sealed. `on_shipped` follows each batch of the live session.
     """
 
@@ -42,11 +44,14 @@ class Shipper:
         clock: Clock,
         remove: Callable[[SpoolLog], Awaitable[None]],
         on_shipped: Callable[[], None],
+        former: Iterable[SpoolLog] = (),
     ) -> None:
         self._stub, self._spool_uuid, self._settings, self._clock = stub, spool_uuid, settings, clock
         self._remove, self._on_shipped = remove, on_shipped
         self._live: SpoolLog | None = None
         self._backlog: list[SpoolLog] = []
+        # Of these and of those to come: when the oldest record that was unshipped then was written.
+        self._backlog_since = {log: clock.monotonic() - self._age_s(log) for log in former}
         self._in_flight: set[SpoolLog] = set()
         self._wake, self._backlog_wake = asyncio.Event(), asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
@@ -66,11 +71,14 @@ class Shipper:
     def add_backlog(self, log: SpoolLog) -> None:
         """A log of a former session: ship what usage_svc lacks, seal it, remove it."""
         self._backlog.append(log)
+        self._backlog_since.setdefault(log, self._clock.monotonic())
         self._backlog_wake.set()
 
     def retire(self) -> None:
         """The live session admits nothing more."""
         if self._live is not None:
+            if self._marks:
+                self._backlog_since[self._live] = self._marks[0][1]
             self.add_backlog(self._live)
             self._live = None
 
@@ -90,13 +98,18 @@ class Shipper:
         return True
 
     def lag_s(self) -> float:
-        """Age of the oldest record of the live session that usage_svc has not acknowledged."""
-        return self._clock.monotonic() - self._marks[0][1] if self._marks else 0.0
+        """Age of the oldest record that usage_svc has not acknowledged; while a former session's records are shipped,
+        still of the first of them.
+        """
+        since = [since for log, since in self._backlog_since.items() if log.ship_seq < log.next_seq]
+        if self._marks:
+            since.append(self._marks[0][1])
+        return max(0.0, self._clock.monotonic() - min(since)) if since else 0.0
 
     @property
     def unshipped_records(self) -> int:
         """Of all sessions."""
-        logs = [*self._backlog, self._live] if self._live is not None else self._backlog
+        logs = [*self._backlog_since, self._live] if self._live is not None else self._backlog_since
         return sum(log.next_seq - log.ship_seq for log in logs)
 
     async def run_live(self) -> None:
@@ -250,8 +263,15 @@ class Shipper:
         await self._drop(log, is_sealed=is_sealed)
         return True
 
+    def _age_s(self, log: SpoolLog) -> float:
+        """Of the first record to be shipped, as far as it says when its request ended."""
+        records = log.read(log.ship_seq, 1)
+        end_time_s = end_time_s_of(records[0]) if records else 0.0
+        return self._clock.now().timestamp() - end_time_s if end_time_s else 0.0
+
     async def _drop(self, log: SpoolLog, *, is_sealed: bool) -> None:
         self._backlog.remove(log)
+        del self._backlog_since[log]
         if is_sealed:
             await self._remove(log)
         self._moved.set()

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from chassis.log import logger
+from edge.metering import metrics
 from edge.metering.convert import UNREADABLE, decode_admitted, event_from_lost, record_from_event, request_id_of
 from edge.metering.refusals import MeteringUnavailable, UnavailableReason
 from edge.metering.segment import Segment
@@ -324,6 +325,7 @@ class SpoolLog:
         self._unsynced.add(segment)
         for each in found:
             if isinstance(each, Damage):
+                metrics.SPOOL_DAMAGES.labels("torn" if each.is_tail else "corrupt").inc()
                 report = _log.warning if each.is_tail else _log.error
                 report("spool damaged", file=str(path), offset=each.offset, length=each.length, is_tail=each.is_tail)
             elif each.kind is Kind.ADMITTED:

@@ -15,6 +15,7 @@ from chassis import client, metrics
 from chassis.clock import SystemClock
 from chassis.faults import FailedPrecondition
 from chassis.lifetime import Lifetime
+from edge.metering import metrics as edge_metrics
 from edge.metering.adoption import Adopter
 from edge.metering.meter import Admission, Meter
 from edge.metering.recall import RecallWatch
@@ -24,6 +25,7 @@ from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 from tests.harness.eventually import eventually
 from tests.harness.faulty_channel import FaultyCalls, FaultyHints, MessageFault, faulty_channel
 from tests.harness.usage_service import USD, UsageService, event, new_id, uncharged, usage_service
+from usage_svc import metrics as usage_metrics
 
 HOLD = 10_000_000
 CHARGE = 100 * 1000 + 50 * 2000  # what tests.harness.usage_service.event costs
@@ -525,6 +527,63 @@ async def test_records_of_a_killed_process_are_shipped_once_its_open_requests_ar
     assert (balance.charged_nanousd, balance.reserved_nanousd) == (32 * CHARGE, 0)
     assert await local_usage.rows("SELECT * FROM quarantine") == []
     await local_usage.audit()
+
+
+async def test_a_corrupt_spool_costs_the_record_that_it_hit_and_operators_see_which(
+    local_usage: UsageService, relay: Relay, settings: MeteringSettings, tmp_path: Path
+) -> None:
+    await local_usage.credit("a", 5 * USD)
+    finished: list[str] = []
+    async with edge(relay.port, replace(settings, drain_s=0.1)) as side:
+        await side.request("a")
+        relay.cut()
+        for _ in range(10):
+            finished.append(await side.request("a"))
+        await killed(side)
+        shutil.copytree(settings.spool_dir, tmp_path / "after")
+    (segment,) = (tmp_path / "after" / "00000001").glob("*.segment")
+    data = bytearray(segment.read_bytes())
+    place = data.rindex(finished[4].encode())  # of its outcome; before it is its admission
+    data[place] ^= 1
+    segment.write_bytes(data)
+    damages = edge_metrics.SPOOL_DAMAGES.labels("corrupt")._value.get()
+    set_aside = usage_metrics.QUARANTINED.labels("UNREADABLE")._value.get()
+    relay.mend()
+    async with edge(relay.port, replace(settings, spool_dir=tmp_path / "after")):
+
+        async def former_is_sealed() -> bool:
+            return (await states(local_usage))[0] == usage_pb2.SESSION_STATE_DRAINED
+
+        await eventually(former_is_sealed)
+    found = await outcomes(local_usage)
+    assert found.pop(finished.pop(4)) == usage_pb2.OUTCOME_EDGE_LOST
+    assert {found[request_id] for request_id in finished} == {usage_pb2.OUTCOME_MEASURED}
+    assert await local_usage.rows("SELECT incarnation, seq, reason FROM quarantine") == [(1, 6, "UNREADABLE")]
+    assert edge_metrics.SPOOL_DAMAGES.labels("corrupt")._value.get() == damages + 1
+    assert usage_metrics.QUARANTINED.labels("UNREADABLE")._value.get() == set_aside + 1
+    await local_usage.audit()
+
+
+async def test_what_a_former_process_left_counts_as_waiting_before_usage_svc_is_there(
+    local_usage: UsageService, relay: Relay, settings: MeteringSettings
+) -> None:
+    await local_usage.credit("a", 5 * USD)
+    async with edge(relay.port, replace(settings, drain_s=0.1)) as side:
+        await side.request("a")
+        relay.cut()
+        for _ in range(10):
+            admission = await side.admit("a")
+            long_ago = event("a")
+            long_ago.end_time.FromSeconds(long_ago.end_time.seconds - 3600)
+            await side.meter.finish(admission, long_ago, CHARGE)
+    async with edge(relay.port, settings, wait=False) as side:
+        await eventually(lambda: edge_metrics.SPOOL_UNSHIPPED_RECORDS._value.get() >= 10)
+        assert edge_metrics.SPOOL_LAG._value.get() > 0
+        relay.mend()
+        await eventually(lambda: side.meter.ready, timeout_s=20)
+        await eventually(lambda: edge_metrics.SPOOL_UNSHIPPED_RECORDS._value.get() == 0)
+        assert edge_metrics.SPOOL_LAG._value.get() == 0
+    assert len(await outcomes(local_usage)) == 11
 
 
 async def test_records_that_could_not_be_shipped_before_the_end_are_shipped_at_the_next_start(

@@ -36,6 +36,7 @@ class Reported:
     is_whole: bool  # it came to its scripted end
     question: str = ""  # which question it answered; asked again by a retry, that is another request
     begin_s: float = 0.0  # since the epoch
+    end_s: float = 0.0
 
 
 class Ending(StrEnum):
@@ -135,6 +136,7 @@ class Kill:
     spool_uuid: str
     at_s: float  # since the epoch
     is_power_cut: bool = False  # then its disk has lost what was not synced
+    edge: str = ""
 
 
 @dataclass(frozen=True, slots=True)

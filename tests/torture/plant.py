@@ -147,7 +147,7 @@ class Plant:
                 "SESSION_MARGIN_S": "1",
                 "SHIP_LINGER_S": "0.2",
                 # Small files, so that segments come and go; the last edge's disk is full within seconds of an outage.
-                "SPOOL_SEGMENT_BYTES": "32768",
+                "SPOOL_SEGMENT_BYTES": "16384",
                 "SPOOL_BYTES_MAX": "98304" if edge == EDGES[-1] else "16777216",
                 **{f"{name.upper()}_ADDRESS": f"127.0.0.1:{self.links[f'{edge}-{name}'].port}" for name in SERVICES},
             }
@@ -273,7 +273,7 @@ class Plant:
         return list(
             itertools.chain.from_iterable(
                 (
-                    Kill(self.spool_uuid(edge), at_s, at_s in self.parts[edge].power_cut_times_s)
+                    Kill(self.spool_uuid(edge), at_s, at_s in self.parts[edge].power_cut_times_s, edge)
                     for at_s in self.parts[edge].kill_times_s
                 )
                 for edge in EDGES

@@ -6,19 +6,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from chassis.faults import Fault as Refusal
-from protos.auth.v1 import auth_pb2
-from protos.catalog.v1 import catalog_pb2
-from protos.usage.v1 import usage_pb2
 from tests.torture.books import read_books
 from tests.torture.customers import Crowd, Customer
 from tests.torture.evidence import Evidence
 from tests.torture.faults import Fault, schedule
-from tests.torture.plant import CATALOG, Plant
+from tests.torture.operator import CANNOT_ASK, Operator
+from tests.torture.plant import Plant
 from tests.torture.upstream import read_journal, upstream_process
 from tests.torture.verdict import Verdict, judge
-from tollgate.failure import CommandFailed
-from tollgate.services import Addresses, Services, new_request_id
 
 USD = 1_000_000_000
 # Of ten customers three are at their limit all the time: funds for a few requests, topped up now and then.
@@ -28,7 +23,6 @@ _TOP_UP_NANOUSD = 800_000
 _TOP_UP_S = 2.0
 _PROGRESS_S, _AUDIT_S = 5.0, 7.0
 _QUIET_S_MAX = 90.0
-_CALL_S_MAX = 10.0
 
 
 class Run:
@@ -40,7 +34,6 @@ class Run:
         self._with_postgres = engine == "postgres"
         self._begin = time.monotonic()
         self._plant = Plant(folder, with_postgres=self._with_postgres, mutation=mutation, say=self.say)
-        self._credits: dict[str, int] = {}
         self.injected: list[Fault] = []
         self.audits = 0
 
@@ -54,7 +47,7 @@ class Run:
         with upstream_process(journal) as upstream_url:
             async with self._plant as plant:
                 self.say("services are up")
-                async with self._operator() as operator:
+                async with Operator(plant) as operator:
                     customers = await self._prepare(operator, upstream_url)
                     await plant.start_edges()
                     self.say("edges are up; the torture begins")
@@ -69,52 +62,21 @@ class Run:
                     await read_books(plant.database_urls["usage"]),
                     plant.kills(),
                     plant.drains(),
-                    self._credits,
+                    operator.credits_nanousd,
                     plant.complaints,
                 )
         return judge(evidence)
 
-    def _operator(self) -> Services:
-        ports = [self._plant.links[f"operator-{service}"].port for service in ("auth", "catalog", "usage")]
-        return Services(Addresses(*(f"127.0.0.1:{port}" for port in ports)), _CALL_S_MAX)
-
-    async def _prepare(self, operator: Services, upstream_url: str) -> list[Customer]:
-        document = catalog_pb2.ApplyDocumentRequest(
-            request_id=new_request_id(), document=CATALOG.format(url=upstream_url)
-        )
-        await operator.call(operator.catalog_admin.ApplyDocument, document)
-        customers = []
-        for number in range(_RICH + _TIGHT):
-            create = auth_pb2.CreateAccountRequest(request_id=new_request_id(), name=f"customer {number}")
-            account_id = (await operator.call(operator.auth_admin.CreateAccount, create)).account.account_id
-            key = auth_pb2.Key(account_id=account_id, name="key", scopes=[auth_pb2.SCOPE_INFERENCE])
-            made = await operator.call(
-                operator.auth_admin.CreateKey, auth_pb2.CreateKeyRequest(request_id=new_request_id(), key=key)
+    async def _prepare(self, operator: Operator, upstream_url: str) -> list[Customer]:
+        await operator.apply_catalog(upstream_url)
+        customers = [await operator.new_customer(f"customer {number}", 1000 * USD) for number in range(_RICH)]
+        for number in range(_RICH, _RICH + _TIGHT):
+            customers.append(
+                await operator.new_customer(f"customer {number}", _TIGHT_CREDIT_NANOUSD, _TIGHT_GRACE_NANOUSD)
             )
-            customers.append(Customer(account_id, made.secret))
-            is_tight = number >= _RICH
-            await self._credit(operator, account_id, _TIGHT_CREDIT_NANOUSD if is_tight else 1000 * USD)
-            if is_tight:
-                terms = usage_pb2.SetTermsRequest(
-                    request_id=new_request_id(), account_id=account_id, grace_nanousd=_TIGHT_GRACE_NANOUSD
-                )
-                await operator.call(operator.usage_admin.SetTerms, terms)
         return customers
 
-    async def _credit(self, operator: Services, account_id: str, amount_nanousd: int) -> None:
-        """Asks until it is done, with the same id, as an operator's system would."""
-        request = usage_pb2.GrantCreditRequest(
-            request_id=new_request_id(), account_id=account_id, amount_nanousd=amount_nanousd
-        )
-        while True:
-            try:
-                await operator.call(operator.usage_admin.GrantCredit, request)
-                break
-            except (Refusal, CommandFailed):
-                await asyncio.sleep(0.2)
-        self._credits[account_id] = self._credits.get(account_id, 0) + amount_nanousd
-
-    async def _torture(self, operator: Services, customers: list[Customer]) -> Crowd:
+    async def _torture(self, operator: Operator, customers: list[Customer]) -> Crowd:
         crowd = Crowd(self._plant, customers, self.seed, think_s=0.2)
         load = asyncio.create_task(crowd.run(raw=self._load, sdk=max(1, self._load // 8)))
         beside = [
@@ -151,11 +113,11 @@ class Run:
 
     _is_topping_up = True
 
-    async def _top_up(self, operator: Services, account_ids: list[str]) -> None:
+    async def _top_up(self, operator: Operator, account_ids: list[str]) -> None:
         dice = random.Random(f"top-ups {self.seed}")
         while self._is_topping_up:
             await asyncio.sleep(_TOP_UP_S)
-            await self._credit(operator, dice.choice(account_ids), _TOP_UP_NANOUSD)
+            await operator.credit(dice.choice(account_ids), _TOP_UP_NANOUSD)
 
     async def _report_progress(self, crowd: Crowd) -> None:
         while True:
@@ -165,22 +127,20 @@ class Run:
             complaints = f"; {len(self._plant.complaints)} COMPLAINTS" if self._plant.complaints else ""
             self.say(f"requests: {said}; {crowd.open} open{complaints}")
 
-    async def _audit_on_and_on(self, operator: Services) -> None:
+    async def _audit_on_and_on(self, operator: Operator) -> None:
         """The auditor must find nothing at any moment; that it cannot be asked now is another matter."""
         while True:
             await asyncio.sleep(_AUDIT_S)
             try:
                 await self._audit(operator)
-            except (Refusal, CommandFailed):
+            except CANNOT_ASK:
                 continue
 
-    async def _audit(self, operator: Services) -> None:
+    async def _audit(self, operator: Operator) -> None:
         """Lets usage_svc itself replay its ledger."""
-        answer = await operator.call(operator.usage_admin.AuditLedger, usage_pb2.AuditLedgerRequest())
+        found = await operator.audit()
         self.audits += 1
-        self._plant.complaints.extend(
-            f"the auditor says of {each.subject}: {each.invariant} {each.message}" for each in answer.violations
-        )
+        self._plant.complaints.extend(found)
 
 
 async def _until_failure(task: "asyncio.Task[None]", seconds: float) -> None:

@@ -54,23 +54,25 @@ def test_an_estimate_is_bounded_and_for_nothing_that_was_reported(
 
 
 @pytest.mark.parametrize(
-    ("is_power_cut", "cut_after_s", "ending", "is_excused"),
+    ("is_power_cut", "cut_after_s", "edge", "ending", "is_excused"),
     [
-        (True, 0.5, Ending.BROKEN, True),
-        (True, 0.5, Ending.COMPLETED, False),
-        (False, 0.5, Ending.BROKEN, False),
-        (True, -5.0, Ending.BROKEN, False),
+        (True, 0.5, "edge0", Ending.BROKEN, True),
+        (True, 0.5, "edge0", Ending.COMPLETED, False),
+        (True, 0.5, "edge1", Ending.BROKEN, False),
+        (False, 0.5, "edge0", Ending.BROKEN, False),
+        (True, -5.0, "edge0", Ending.BROKEN, False),
+        (True, 5.0, "edge0", Ending.BROKEN, False),
     ],
 )
 def test_only_a_power_cut_excuses_a_request_without_an_outcome(
-    is_power_cut: bool, cut_after_s: float, ending: Ending, is_excused: bool
+    is_power_cut: bool, cut_after_s: float, edge: str, ending: Ending, is_excused: bool
 ) -> None:
     verdict = judge(
         Evidence(
-            [Reported("r", TOKENS, True, begin_s=NOW_S)],
+            [Reported("r", TOKENS, True, begin_s=NOW_S, end_s=NOW_S + 1)],
             [seen(ending)],
             Books(),
-            [Kill("spool", NOW_S + cut_after_s, is_power_cut)],
+            [Kill("spool", NOW_S + cut_after_s, is_power_cut, edge)],
         )
     )
     assert (verdict.violations == []) is is_excused, verdict.violations

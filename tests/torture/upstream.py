@@ -51,6 +51,7 @@ class JournalingUpstream(ScriptedUpstream):
                 "whole": is_whole,
                 "question": named[1].decode() if named else "",
                 "begin_s": begin_s,
+                "end_s": time.time(),
             }
         )
         os.write(self._journal, line.encode() + b"\n")
@@ -62,7 +63,9 @@ def read_journal(journal: Path) -> list[Reported]:
     for line in journal.read_text().splitlines():
         entry = json.loads(line)
         tokens = tokens_from_usage(entry["usage"])
-        found.append(Reported(entry["request_id"], tokens, entry["whole"], entry["question"], entry["begin_s"]))
+        found.append(
+            Reported(entry["request_id"], tokens, entry["whole"], entry["question"], entry["begin_s"], entry["end_s"])
+        )
     return found
 
 

@@ -10,6 +10,7 @@ from tests.torture.evidence import ONCE, Ending, Event, Evidence, Reported, Sigh
 # What the torture's only model costs, in nano-USD per token (see plant.CATALOG and tests/harness/usage_service.PRICE).
 PROMPT_NANOUSD, COMPLETION_NANOUSD, CACHED_NANOUSD = 1000, 2000, 500
 _REQUEST_S_MAX = 90.0  # how long before its edge was killed a request that is lost with it can have been admitted
+_UNSYNCED_S_MAX = 2.0  # how long after its upstream's answer a request can have been without a sync
 _OUTCOMES: dict[int, str] = {number: name.removeprefix("OUTCOME_").lower() for name, number in pb.Outcome.items()}
 LOST_WITH_POWER = "lost with its edge's power"
 _CHARGED = frozenset({pb.OUTCOME_MEASURED, pb.OUTCOME_ESTIMATED})
@@ -93,7 +94,7 @@ def _judge_request(
     if len(told) > 1:
         verdict.violations.append(f"{request_id}: {len(told)} upstream attempts reported usage, and one can be billed")
     if event is None:
-        if reports and not is_completed and _power_was_cut(evidence, reports):
+        if reports and not is_completed and _power_was_cut(evidence, reports, sighting):
             verdict.outcomes[LOST_WITH_POWER] += 1
             verdict.lost_tokens += reported.total if reported is not None else 0
             if reported is not None:
@@ -179,11 +180,16 @@ def _was_killed(evidence: Evidence, event: Event) -> bool:
     )
 
 
-def _power_was_cut(evidence: Evidence, reports: Sequence[Reported]) -> bool:
-    """Whether some edge lost its disk's newest bytes while this was asked: that it was admitted is written, and only
-    synced with what comes after."""
-    begin_s = min(report.begin_s for report in reports)
-    return any(kill.is_power_cut and -1 <= kill.at_s - begin_s <= _REQUEST_S_MAX for kill in evidence.kills)
+def _power_was_cut(evidence: Evidence, reports: Sequence[Reported], sighting: Sighting | None) -> bool:
+    """Whether its edge lost its disk's newest bytes while this was under way: that a request was admitted is written
+    before it is forwarded, and synced with what comes after."""
+    begin_s, end_s = min(report.begin_s for report in reports), max(report.end_s for report in reports)
+    return any(
+        kill.is_power_cut
+        and begin_s - 1 <= kill.at_s <= end_s + _UNSYNCED_S_MAX
+        and (sighting is None or sighting.edge == kill.edge)
+        for kill in evidence.kills
+    )
 
 
 def _judge_keys(verdict: Verdict, evidence: Evidence, events: Mapping[str, Event]) -> None:
