@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hashlib
+import re
 
 from chassis.faults import InvalidArgument
 
@@ -43,7 +44,44 @@ def key_from_page_token(token: str, query: str) -> str:
             return key.decode()
     except (binascii.Error, ValueError):
         pass
-    raise InvalidArgument("page_token", "not a token of this listing: repeat the call without it to start anew")
+    raise _not_of_this_listing()
+
+
+def place_token(place: tuple[int, int | str], query: str) -> str:
+    """The token of a listing that is ordered by a number and an id: of the last row that was shown."""
+    return page_token(f"{place[0]} {place[1]}", query)
+
+
+def place_from_page_token(token: str, query: str) -> tuple[int, str] | None:
+    """The number and the id of the last row of the page before; None for an empty token.
+
+    Raises:
+        InvalidArgument: as `key_from_page_token`, and where somebody made a token that holds no place.
+    """
+    key = key_from_page_token(token, query)
+    if not key:
+        return None
+    number, _, row_id = key.partition(" ")
+    if _NUMBER.fullmatch(number) is None or not row_id or "\0" in row_id:
+        raise _not_of_this_listing()
+    return int(number), row_id
+
+
+def numbered_place_from_page_token(token: str, query: str) -> tuple[int, int] | None:
+    """The same of a listing whose ids are numbers."""
+    place = place_from_page_token(token, query)
+    if place is None:
+        return None
+    if _NUMBER.fullmatch(place[1]) is None:
+        raise _not_of_this_listing()
+    return place[0], int(place[1])
+
+
+_NUMBER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+
+
+def _not_of_this_listing() -> InvalidArgument:
+    return InvalidArgument("page_token", "not a token of this listing: repeat the call without it to start anew")
 
 
 def _check(key: bytes, query: str) -> bytes:

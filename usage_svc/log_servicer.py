@@ -60,9 +60,8 @@ class LogServicer(usage_pb2_grpc.LogServiceServicer):
             key_id=bounds.text("key_id", request.key_id, MAX_ID_CHARS),
         )
         size, query = pages.page_size(request.page_size), f"logs as {wanted}"
-        last = pages.key_from_page_token(request.page_token, query)
-        end_time_us, _, request_id = last.partition(" ")
-        before = (int(end_time_us), request_id) if last else (MAX_INT64, "")
+        last = pages.place_from_page_token(request.page_token, query)
+        before = last or (MAX_INT64, "")
         if request.after_request_id:
             if last:
                 raise InvalidArgument("after_request_id", "is given beside a page_token: give one of them")
@@ -73,7 +72,7 @@ class LogServicer(usage_pb2_grpc.LogServiceServicer):
         more = len(found) > size
         return pb.ListLogsResponse(
             logs=map(log_to_pb, shown),
-            next_page_token=pages.page_token("{} {}".format(*shown[-1].page_key), query) if more else "",
+            next_page_token=pages.place_token(shown[-1].page_key, query) if more else "",
         )
 
     async def GetLog(self, request: pb.GetLogRequest, context: Any) -> pb.GetLogResponse:

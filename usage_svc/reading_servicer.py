@@ -52,9 +52,8 @@ class ReadingServicer(usage_pb2_grpc.UsageServiceServicer):
     async def ListRequests(self, request: pb.ListRequestsRequest, context: Any) -> pb.ListRequestsResponse:
         wanted = _request_filter(request)
         size, query = pages.page_size(request.page_size), f"requests as {wanted}"
-        last = pages.key_from_page_token(request.page_token, query)
-        end_time_us, _, request_id = last.partition(" ")
-        before = (int(end_time_us), request_id) if last else (MAX_INT64, "")
+        last = pages.place_from_page_token(request.page_token, query)
+        before = last or (MAX_INT64, "")
         if request.after_request_id:
             if last:
                 raise InvalidArgument("after_request_id", "is given beside a page_token: give one of them")
@@ -68,7 +67,7 @@ class ReadingServicer(usage_pb2_grpc.UsageServiceServicer):
         more = len(found) > size
         return pb.ListRequestsResponse(
             requests=map(request_to_pb, shown),
-            next_page_token=pages.page_token("{} {}".format(*shown[-1].page_key), query) if more else "",
+            next_page_token=pages.place_token(shown[-1].page_key, query) if more else "",
         )
 
     async def GetRequest(self, request: pb.GetRequestRequest, context: Any) -> pb.GetRequestResponse:
@@ -91,16 +90,14 @@ class ReadingServicer(usage_pb2_grpc.UsageServiceServicer):
     async def ListEntries(self, request: pb.ListEntriesRequest, context: Any) -> pb.ListEntriesResponse:
         account_id = bounds.account_id(request.account_id)
         size, query = pages.page_size(request.page_size), f"entries of {account_id}"
-        last = pages.key_from_page_token(request.page_token, query)
-        time_us, _, entry_id = last.partition(" ")
-        before = (int(time_us), int(entry_id)) if last else (MAX_INT64, MAX_INT64)
+        before = pages.numbered_place_from_page_token(request.page_token, query) or (MAX_INT64, MAX_INT64)
         async with self._database.read() as transaction:
             found = await reading_store.entries_before(transaction, account_id, before, size + 1)
         shown = found[:size]
         more = len(found) > size
         return pb.ListEntriesResponse(
             entries=map(entry_to_pb, shown),
-            next_page_token=pages.page_token("{} {}".format(*shown[-1].page_key), query) if more else "",
+            next_page_token=pages.place_token(shown[-1].page_key, query) if more else "",
         )
 
     async def _request(self, account_id: str, request_id: str) -> FinishedRequest:
