@@ -110,9 +110,16 @@ class Generator:
             request, self._keys, self._addresses, record.request_id
         )
         record.account_id, record.key_prefix = grant.account_id, grant.public_prefix
-        if grant.limits is not None:
-            share = self._limiter.share_of(grant, grant.limits)
-            record.rate_headers = rate_headers(share, self._clock.monotonic())
+        if grant.limits is None:
+            return await self._serve(resource, request, record, grant)
+        try:
+            return await self._serve(resource, request, record, grant)
+        except RequestError:
+            if not record.rate_headers:  # it was refused before its admission
+                record.rate_headers = rate_headers(self._limiter.share_of(grant, grant.limits), self._clock.monotonic())
+            raise
+
+    async def _serve(self, resource: str, request: Request, record: RequestRecord, grant: Grant) -> Sent:
         if not grant.active:
             raise errors.permission_denied("This account is suspended. Contact the operator of this service.")
         if not grant.may_infer:
