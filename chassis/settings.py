@@ -114,6 +114,12 @@ class DatabaseSettings(BaseSettings):
         "", description="PostgreSQL schema to use, created by the migration; empty means the connection's default."
     )
 
+    @field_validator("database_url", mode="before")
+    @classmethod
+    def _without_the_line_end_of_a_file(cls, value: object) -> object:
+        """A Secret that is made of a file has the file's last line end in it, and no URL has."""
+        return value.strip() if isinstance(value, str) else value
+
 
 class ServiceSettings(DatabaseSettings, ProcessSettings):
     """What every gRPC service can be told."""

@@ -33,12 +33,17 @@ def bootstrap(
     end_s = time.monotonic() + wait_s
 
     async def work(services: Services) -> Document:
+        told = ""
         while True:
             try:
                 return await _set_up(services, document, secret)
             except CommandFailed as failure:
                 if failure.reason != "SERVICE_UNREACHABLE" or time.monotonic() > end_s:
                     raise
+                # Else whoever looks at a job's log sees nothing while it waits.
+                if failure.message != told:
+                    typer.echo(f"waiting: {failure.message}", err=True)
+                    told = failure.message
                 await asyncio.sleep(_RETRY_INTERVAL_S)
 
     show(

@@ -55,12 +55,17 @@ def _require_settings(services: Iterable[str]) -> None:
 
 
 def _migrate_until(name: str, end_s: float) -> str:
+    told = ""
     while True:
         try:
             return migrate_service(name)
-        except CommandFailed:
+        except CommandFailed as failure:
             if time.monotonic() > end_s:
                 raise
+            # Else whoever looks at a job's log sees nothing while it waits.
+            if failure.message != told:
+                typer.echo(f"waiting: {failure.message}", err=True)
+                told = failure.message
             time.sleep(_RETRY_INTERVAL_S)
 
 

@@ -104,3 +104,36 @@ def test_usage_without_an_account_and_without_a_database_says_that_there_are_two
     assert refused.returncode == 2
     assert "name one" in refused.stderr
     assert "TOLLGATE_USAGE_DATABASE_URL" in refused.stderr
+
+
+def waiting(*arguments: str, environment: dict[str, str]) -> str:
+    """What a command that waits says on standard error within its first three tries; then it is ended."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tollgate", *arguments, "--wait-s", "600"],
+        env={**os.environ, **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(3)
+        process.kill()
+        return first + process.stderr.read()
+
+
+def test_a_migration_that_waits_says_once_what_for_and_no_password(unused_tcp_port: int) -> None:
+    url = f"postgresql+asyncpg://somebody:hunter2@127.0.0.1:{unused_tcp_port}/nowhere"
+    said = waiting("migrate", "auth", environment={"TOLLGATE_AUTH_DATABASE_URL": url})
+    assert said.count("waiting: auth_svc's database cannot be migrated") == 1
+    assert "hunter2" not in said
+
+
+def test_a_bootstrap_that_waits_says_once_what_for(tmp_path: Path, unused_tcp_port: int) -> None:
+    (tmp_path / "catalog.yaml").write_text(scripted_catalog("http://127.0.0.1:9"))
+    (tmp_path / "secret").write_text(SECRET)
+    command = ("bootstrap", "--catalog", f"{tmp_path}/catalog.yaml", "--secret-file", f"{tmp_path}/secret")
+    addresses = {f"TOLLGATE_COMMAND_{name.upper()}_ADDRESS": f"127.0.0.1:{unused_tcp_port}" for name in SERVICES}
+    said = waiting(*command, environment=addresses)
+    assert said.count("waiting: catalog_svc does not answer at") == 1
+    assert SECRET[11:] not in said
