@@ -42,7 +42,7 @@ image: ## Builds tollgate and tollgate-dev, with docker, or by CONTAINER=podman
 
 K8S_TOOLS := .venv-k8s
 check-k8s: $(VENV)/.develops $(K8S_TOOLS)/.exists ## Manifests, Dockerfile, alerts, locks: all that can be checked without a cluster
-	$(BIN)/python -m pytest -q -n auto --dist loadfile tests/k8s $(ARGS)
+	$(BIN)/python -m pytest -q -rs -n auto --dist loadfile tests/k8s $(ARGS)
 
 check-image: $(VENV)/.develops $(K8S_TOOLS)/.exists ## Runs the built image as the manifests say, with podman, up to a paid answer
 	$(BIN)/python -m tests.k8s.image_run $(ARGS)

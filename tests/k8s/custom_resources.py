@@ -4,20 +4,22 @@ Written down from the projects' API references: cert-manager v1, Gateway API v1,
 Operator v1. A field that is not here is most likely misspelt; if it is not, add it.
 """
 
+import re
 from typing import Any
 
 _NAMES = [str]
-_DURATION = str
+_DURATION = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}")
 _TARGET = {"group": str, "kind": str, "name": str}
 _METADATA = {"name": str, "namespace": str, "labels": dict, "annotations": dict}
 _ISSUER_REF = {"name": str, "kind": str, "group": str}
-_KEY = {"algorithm": str, "size": int, "rotationPolicy": str, "encoding": str}
+_KEY = {"algorithm": {"RSA", "ECDSA", "Ed25519"}, "size": int, "rotationPolicy": {"Always", "Never"}}
 _ROUTE_REF = {"name": str, "namespace": str, "sectionName": str, "port": int}
 _SELECTOR = {"matchLabels": dict, "matchExpressions": [{"key": str, "operator": str, "values": _NAMES}]}
 _ENDPOINT = {"port": str, "path": str, "interval": _DURATION, "scheme": str, "scrapeTimeout": _DURATION}
 _RULE = {"alert": str, "expr": str, "for": _DURATION, "labels": dict, "annotations": dict}
 
-# A mapping lists its fields, a list the form of its elements, a type is itself; `dict` is a mapping with any keys.
+# A mapping lists its fields, a list the form of its elements, a set its choices, a pattern what it looks like, a type
+# is itself; `dict` is a mapping with any keys.
 FIELDS: dict[tuple[str, str], dict[str, Any]] = {
     ("cert-manager.io/v1", "Issuer"): {"selfSigned": dict, "ca": {"secretName": str}},
     ("cert-manager.io/v1", "Certificate"): {
@@ -36,11 +38,11 @@ FIELDS: dict[tuple[str, str], dict[str, Any]] = {
         "listeners": [
             {
                 "name": str,
-                "protocol": str,
+                "protocol": {"HTTP", "HTTPS", "TLS", "TCP", "UDP"},
                 "port": int,
                 "hostname": str,
-                "tls": {"mode": str, "certificateRefs": [_TARGET]},
-                "allowedRoutes": {"namespaces": {"from": str}},
+                "tls": {"mode": {"Terminate", "Passthrough"}, "certificateRefs": [_TARGET]},
+                "allowedRoutes": {"namespaces": {"from": {"All", "Same", "Selector"}}},
             }
         ],
     },
@@ -49,7 +51,7 @@ FIELDS: dict[tuple[str, str], dict[str, Any]] = {
         "hostnames": _NAMES,
         "rules": [
             {
-                "matches": [{"path": {"type": str, "value": str}}],
+                "matches": [{"path": {"type": {"Exact", "PathPrefix", "RegularExpression"}, "value": str}}],
                 "timeouts": {"request": _DURATION, "backendRequest": _DURATION},
                 "backendRefs": [_ROUTE_REF],
             }
@@ -57,7 +59,10 @@ FIELDS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("gateway.envoyproxy.io/v1alpha1", "BackendTrafficPolicy"): {
         "targetRefs": [_TARGET],
-        "loadBalancer": {"type": str, "consistentHash": {"type": str, "header": {"name": str}}},
+        "loadBalancer": {
+            "type": {"ConsistentHash", "LeastRequest", "Random", "RoundRobin"},
+            "consistentHash": {"type": {"Header", "SourceIP", "Cookie"}, "header": {"name": str}},
+        },
     },
     ("gateway.envoyproxy.io/v1alpha1", "ClientTrafficPolicy"): {
         "targetRefs": [_TARGET],
@@ -71,6 +76,17 @@ FIELDS: dict[tuple[str, str], dict[str, Any]] = {
     ("monitoring.coreos.com/v1", "PrometheusRule"): {
         "groups": [{"name": str, "interval": _DURATION, "rules": [_RULE]}],
     },
+}
+# What an object of a kind cannot be without; a name after a list is asked of each element.
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "Issuer": (),
+    "Certificate": ("secretName", "issuerRef.name"),
+    "Gateway": ("gatewayClassName", "listeners.name", "listeners.port", "listeners.protocol"),
+    "HTTPRoute": ("parentRefs.name", "rules.backendRefs.name", "rules.backendRefs.port"),
+    "BackendTrafficPolicy": ("targetRefs.group", "targetRefs.kind", "targetRefs.name"),
+    "ClientTrafficPolicy": ("targetRefs.group", "targetRefs.kind", "targetRefs.name"),
+    "PodMonitor": ("selector",),
+    "PrometheusRule": ("groups.name", "groups.rules.expr"),
 }
 
 
@@ -87,12 +103,28 @@ def faults(document: dict[str, Any]) -> list[str]:
     if kind not in FIELDS:
         return [f"{kind} is not known here"]
     form = {"apiVersion": str, "kind": str, "metadata": _METADATA, "spec": FIELDS[kind]}
-    return list(_faults(document, form, document["kind"]))
+    lacking = [
+        f"{document['kind']}.spec has no {path}"
+        for path in REQUIRED[document["kind"]]
+        if not _has(document["spec"], path)
+    ]
+    return [*_faults(document, form, document["kind"]), *lacking]
+
+
+def _has(value: Any, path: str) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_has(each, path) for each in value)
+    name, _, rest = path.partition(".")
+    return isinstance(value, dict) and name in value and (not rest or _has(value[name], rest))
 
 
 def _faults(value: Any, form: Any, where: str) -> list[str]:
     if isinstance(form, type):
         return [] if isinstance(value, form) else [f"{where} is {value!r}, not {form.__name__}"]
+    if isinstance(form, set):
+        return [] if value in form else [f"{where} is {value!r}, none of {sorted(form)}"]
+    if isinstance(form, re.Pattern):
+        return [] if isinstance(value, str) and form.fullmatch(value) else [f"{where} is {value!r}, no duration"]
     if isinstance(form, list):
         if not isinstance(value, list):
             return [f"{where} is no list"]

@@ -1,6 +1,8 @@
 """What `kubectl kustomize` makes of the overlays, with every combination of components that makes sense."""
 
 import os
+import shutil
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from itertools import chain, combinations
@@ -13,6 +15,7 @@ import yaml
 from tests.k8s.tools import ROOT, run
 
 K8S = ROOT / "k8s"
+VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 Document = dict[str, Any]
 
 WORKLOADS = {"Deployment", "StatefulSet", "Job"}
@@ -22,13 +25,14 @@ _FREE = {"dev": ("monitoring", "spool-pvc"), "production": ("monitoring", "spool
 
 
 class Combination(NamedTuple):
-    """An overlay, and the components that are added to it, in their order."""
+    """An overlay, the components that are added to it, in their order, and what an operator edits in its own file."""
 
     overlay: str
     components: tuple[str, ...]
+    edits: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        return "+".join([self.overlay, *self.components])
+        return "+".join([self.overlay, *self.components, *(["edited"] if self.edits else [])])
 
 
 def every_combination() -> list[Combination]:
@@ -38,12 +42,36 @@ def every_combination() -> list[Combination]:
         for front in _FRONTS:
             for chosen in chain.from_iterable(combinations(free, count) for count in range(len(free) + 1)):
                 found.append(Combination(overlay, (*front, *chosen)))
-        found += [Combination(overlay, ("edge-tls",)), Combination(overlay, ("edge-tls", "spool-pvc"))]
-    return found
+        found += [
+            Combination(overlay, chosen)
+            for chosen in (("edge-tls",), ("edge-tls", "spool-pvc"), ("edge-tls", "spool-pvc", "load-balancer"))
+        ]
+    return found + EDITED
+
+
+def of_version(overlay: str, version: str) -> Combination:
+    """The two lines changed that README.md, "Upgrade, and undo", says to change."""
+    lines = (f"newTag: {VERSION}", f"app.kubernetes.io/version: {VERSION}")
+    return Combination(overlay, (), tuple((line, line.replace(VERSION, version)) for line in lines))
+
+
+def _listed(*names: str) -> Combination:
+    """Production with components switched on where they stand in its own list."""
+    return Combination(
+        "production", (), tuple((f"# - ../../components/{name}\n", f"- ../../components/{name}\n") for name in names)
+    )
 
 
 PRODUCTION = Combination("production", ())
 DEV = Combination("dev", ())
+# Somebody has other means of making certificates.
+BY_HAND = Combination("production", (), (("  - ../../components/cert-manager\n", ""),))
+EDITED = [
+    BY_HAND,
+    _listed("spool-pvc", "ingress-nginx", "monitoring", "hpa-open-streams"),
+    _listed("spool-pvc", "gateway", "gateway-envoy", "monitoring", "hpa-open-streams"),
+    _listed("edge-tls", "spool-pvc", "load-balancer", "monitoring", "hpa-open-streams"),
+]
 FULLEST = Combination("production", ("gateway", "gateway-envoy", "monitoring", "spool-pvc", "hpa-open-streams"))
 
 
@@ -51,7 +79,8 @@ FULLEST = Combination("production", ("gateway", "gateway-envoy", "monitoring", "
 def rendered(combination: Combination) -> tuple[Document, ...]:
     """Every object of a combination."""
     with TemporaryDirectory() as folder:
-        here = os.path.relpath(K8S, os.path.realpath(folder))
+        k8s = _edited(combination, Path(folder) / "k8s") if combination.edits else K8S
+        here = os.path.relpath(k8s, os.path.realpath(folder))
         kustomization = {
             "namespace": "tollgate",
             "resources": [f"{here}/overlays/{combination.overlay}"],
@@ -63,6 +92,18 @@ def rendered(combination: Combination) -> tuple[Document, ...]:
     return tuple(
         yaml.load_all(made.stdout, yaml.CSafeLoader)
     )  # the one in Python takes most of the time of these tests
+
+
+def _edited(combination: Combination, folder: Path) -> Path:
+    """A copy of the manifests, with the edits in the overlay's kustomization.yaml."""
+    shutil.copytree(K8S, folder)
+    file = folder / "overlays" / combination.overlay / "kustomization.yaml"
+    text = file.read_text()
+    for old, new in combination.edits:
+        assert text.count(old) == 1, f"{combination.overlay}: {old}"
+        text = text.replace(old, new)
+    file.write_text(text)
+    return folder
 
 
 def objects(combination: Combination, *kinds: str) -> Iterator[Document]:

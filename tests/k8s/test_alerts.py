@@ -55,3 +55,25 @@ def test_promtool_accepts_the_rules(rules: Path) -> None:
 def test_every_alert_fires_and_keeps_quiet_as_its_cases_say(rules: Path) -> None:
     checked = run("promtool", "test", "rules", str(rules.with_name("cases.yaml")))
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_alert_says_what_to_do() -> None:
+    for group in named(FULLEST, "PrometheusRule", "tollgate")["spec"]["groups"]:
+        for rule in group["rules"]:
+            assert rule["annotations"]["summary"], rule["alert"]
+            assert len(rule["annotations"]["description"].split()) > 5, rule["alert"]
+            assert rule["labels"]["severity"] in ("warning", "critical"), rule["alert"]
+
+
+@pytest.mark.tool("promtool")
+def test_the_cases_find_an_alert_that_never_fires_and_one_that_always_does(rules: Path) -> None:
+    groups = yaml.safe_load(rules.read_text())["groups"]
+    for rules_of_group, number in [(each["rules"], number) for each in groups for number in range(len(each["rules"]))]:
+        rule = rules_of_group[number]
+        for broken in ("vector(0) > 1", f"({rule['expr']}) or on() vector(1)"):
+            rules_of_group[number] = {**rule, "expr": broken}
+            rules.write_text(yaml.safe_dump({"groups": groups}))
+            checked = run("promtool", "test", "rules", str(rules.with_name("cases.yaml")))
+            assert checked.returncode != 0, f"{rule['alert']} as {broken}"
+            assert rule["alert"] in checked.stdout + checked.stderr
+        rules_of_group[number] = rule

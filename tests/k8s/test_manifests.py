@@ -1,7 +1,6 @@
 """The manifests and the code agree: settings, ports, times, versions, names."""
 
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tests.k8s.rendering import (
     FULLEST,
     K8S,
     PRODUCTION,
+    VERSION,
     WORKLOADS,
     Combination,
     Document,
@@ -38,7 +38,6 @@ pytestmark = pytest.mark.tool("kubectl")
 
 SERVICES = ("auth", "catalog", "usage")
 SERVING = ("edge", *SERVICES)
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 # What a Secret may hold, by the key in it, so that a whole environment can be tried out.
 IN_SECRETS = {
     "auth-url": "postgresql+asyncpg://user:password@db.example.com/tollgate",
@@ -83,12 +82,6 @@ def test_every_variable_is_a_setting_of_its_process_and_the_process_would_start(
             for name, value in told.items():
                 patch.setenv(name, value)
             load(settings)  # with every required one, and none that is refused
-
-
-@pytest.mark.parametrize("combination", every_combination(), ids=str)
-def test_an_edge_behind_a_proxy_knows_and_another_believes_nobody_about_addresses(combination: Combination) -> None:
-    hops = environment(workloads(combination)["edge"]).get("TOLLGATE_EDGE_TRUSTED_PROXY_HOPS")
-    assert hops == ("1" if {"ingress-nginx", "gateway"} & {*combination.components} else None)
 
 
 @pytest.mark.parametrize("combination", [DEV, PRODUCTION], ids=str)
@@ -256,19 +249,6 @@ def test_dev_needs_no_other_image_than_ours_and_postgresql() -> None:
         assert container(workload)["imagePullPolicy"] == "IfNotPresent"
 
 
-def test_the_network_policies_allow_what_is_called_and_deny_the_rest() -> None:
-    policies = {each["metadata"]["name"]: each["spec"] for each in objects(PRODUCTION, "NetworkPolicy")}
-    assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    grpc_ports = {port["port"] for name in SERVICES for port in named(PRODUCTION, "Service", name)["spec"]["ports"]}
-    for policy in ("edge", "toolbox"):
-        allowed = {port["port"] for port in policies[policy]["egress"][0]["ports"]}
-        assert allowed == grpc_ports
-    names = {port["name"] for name in SERVING for port in container(workloads(PRODUCTION)[name])["ports"]}
-    for spec in policies.values():
-        for rule in spec.get("ingress", []):
-            assert {port["port"] for port in rule["ports"]} <= names
-
-
 def test_certificates_have_the_names_that_callers_are_known_by_and_that_services_are_called_by() -> None:
     found = {each["metadata"]["name"]: each["spec"] for each in objects(PRODUCTION, "Certificate")}
     mounted = {
@@ -305,3 +285,64 @@ def test_every_component_is_tried_and_is_in_the_readme() -> None:
         assert f"`{name}`" in page, name
     assert {each["kind"] for each in workloads(FULLEST).values()} <= WORKLOADS
     assert EdgeSettings.model_fields["drain_s"].default == 600  # what comments in the manifests say
+
+
+@pytest.mark.parametrize("combination", every_combination(), ids=str)
+def test_behind_a_proxy_of_ours_the_edge_is_told_that_it_is(combination: Combination) -> None:
+    proxied = any(objects(combination, "Ingress", "Gateway"))
+    hops = environment(workloads(combination)["edge"]).get("TOLLGATE_EDGE_TRUSTED_PROXY_HOPS")
+    assert hops == ("1" if proxied else None), "else all customers are one address, or one may claim any"
+
+
+@pytest.mark.parametrize("combination", [PRODUCTION, FULLEST], ids=str)
+def test_a_node_can_always_be_drained_one_pod_of_a_kind_at_a_time(combination: Combination) -> None:
+    budgets = {each["metadata"]["name"]: each["spec"] for each in objects(combination, "PodDisruptionBudget")}
+    scalers = {each["spec"]["scaleTargetRef"]["name"]: each for each in objects(combination, "HorizontalPodAutoscaler")}
+    assert set(budgets) == set(SERVING)
+    for name, budget in budgets.items():
+        workload = workloads(combination)[name]
+        fewest = scalers[name]["spec"]["minReplicas"] if name in scalers else workload["spec"]["replicas"]
+        assert (name in scalers) != ("replicas" in workload["spec"]), f"{name}: an apply would undo its autoscaler"
+        assert budget["maxUnavailable"] == 1
+        assert fewest >= 2, f"{name}: its only pod would go with the node"
+        selector = budget["selector"]["matchLabels"].items()
+        assert [
+            each for each in SERVING if selector <= pod(workloads(combination)[each])["metadata"]["labels"].items()
+        ] == [name]
+        # A spool that waits for usage_svc is worth a drain that waits, too.
+        assert ("unhealthyPodEvictionPolicy" in budget) == (name != "edge")
+
+
+def test_an_autoscaler_names_the_workload_that_there_is_and_its_pods_request_what_it_goes_by() -> None:
+    for combination in every_combination():
+        for each in objects(combination, "HorizontalPodAutoscaler"):
+            target = each["spec"]["scaleTargetRef"]
+            workload = named(combination, target["kind"], target["name"])
+            for metric in each["spec"]["metrics"]:
+                if metric["type"] == "Resource":
+                    assert metric["resource"]["name"] == "cpu", (
+                        "memory does not fall with load, so it would never scale down"
+                    )
+                    assert "cpu" in container(workload)["resources"]["requests"]
+
+
+@pytest.mark.parametrize("combination", [DEV, PRODUCTION], ids=str)
+def test_services_names_lead_to_ready_pods_only(combination: Combination) -> None:
+    for each in objects(combination, "Service"):
+        assert not each["spec"].get("publishNotReadyAddresses"), each["metadata"]["name"]
+
+
+def test_the_readme_names_what_there_is() -> None:
+    page = (K8S / "README.md").read_text()
+    code = "\n".join(re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    there = {
+        (each["kind"].lower(), each["metadata"]["name"])
+        for each in (*rendered(DEV), *rendered(PRODUCTION), *rendered(FULLEST))
+    }
+    named_ones = set(re.findall(r"\b(deployment|job|service|statefulset)/([\w.-]+)", code))
+    assert len(named_ones) >= 6
+    assert named_ones <= there, named_ones - there
+    for path in set(re.findall(r"k8s/[\w./-]+", code)) - {"k8s/overlays/mine"}:
+        assert (ROOT / path).exists(), path
+    versions = set(re.findall(r"(?:tollgate|tollgate-dev|migrate|bootstrap)[:-](\d+\.\d+\.\d+)", page))
+    assert versions == {VERSION}
