@@ -8,6 +8,8 @@ UV := $(BIN)/uv
 UV_INSTALL := $(UV) pip install --python $(BIN)/python --compile-bytecode
 PROTOS := $(wildcard protos/*/v1/*.proto)
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I.
+# A process that crashes is not replaced: by files, pytest-xdist 3.8 then waits for ever (pytest-dev/pytest-xdist#1323).
+PARALLEL := -n auto --dist loadfile --max-worker-restart=0
 LOGO := \033[1m==>\033[0m
 
 .DEFAULT_GOAL := help
@@ -22,7 +24,7 @@ run: $(VENV)/.runs ## Installs, starts all four processes with a local model beh
 
 test: $(VENV)/.develops ## Runs all tests but those of check-k8s, a process per core
 	@tests/browser/install-chromium.sh
-	@$(BIN)/python -m pytest -n auto --dist loadfile --ignore=tests/k8s $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/k8s $(ARGS)
 
 check: $(VENV)/.develops stubs-are-fresh ## Format, lint, types, contracts, architecture
 	$(BIN)/ruff format --check .
@@ -42,7 +44,7 @@ image: ## Builds tollgate and tollgate-dev, with docker, or by CONTAINER=podman
 
 K8S_TOOLS := .venv-k8s
 check-k8s: $(VENV)/.develops $(K8S_TOOLS)/.exists ## Manifests, Dockerfile, alerts, locks: all that can be checked without a cluster
-	$(BIN)/python -m pytest -q -rs -n auto --dist loadfile tests/k8s $(ARGS)
+	$(BIN)/python -m pytest -q -rs $(PARALLEL) tests/k8s $(ARGS)
 
 check-image: $(VENV)/.develops $(K8S_TOOLS)/.exists ## Runs the built image as the manifests say, with podman, up to a paid answer
 	$(BIN)/python -m tests.k8s.image_run $(ARGS)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_asyncio import is_async_test
 
 from tests.harness.postgres import PostgresServer, fresh_database, postgres_server
 
@@ -20,6 +21,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Files are dealt out to the processes of a run in this order: what is long comes first, so that all end together.
 _LEVELS = ("e2e", "browser", "stack", "torture", "service", "unit")
 
+# Their fixtures live in the session's event loop, and so must who opens a stack with them.
+_SESSION_LOOP_LEVELS = ("browser", "stack")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
@@ -29,6 +33,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return _LEVELS.index(name) if name in _LEVELS else len(_LEVELS)
 
     items.sort(key=level)  # stable: within a level as they were found
+    for item in items:
+        if item.path.relative_to(here).parts[0] in _SESSION_LOOP_LEVELS:
+            _refuse_a_loop_of_its_own(item)
+
+
+def _refuse_a_loop_of_its_own(item: pytest.Item) -> None:
+    """A test's own loop ends before its fixtures do, and cancels what they still hold, gRPC's serving tasks too.
+
+    gRPC's core keeps pointers into the memory of the call that such a task awaits (cygrpc's `AioServer._request_call`,
+    grpcio 1.85.1): the server's stop then writes zeros into whatever has that memory by now, and the process crashes
+    somewhere else.
+    """
+    marks = item.iter_markers("asyncio")
+    if is_async_test(item) and not any(mark.kwargs.get("loop_scope") == "session" for mark in marks):
+        raise pytest.UsageError(f'{item.nodeid}: mark it with pytest.mark.asyncio(loop_scope="session")')
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ async def streamed(client: aiohttp.ClientSession, stack: Stack, trust: ssl.SSLCo
         return await answer.read()
 
 
+@pytest.mark.asyncio(loop_scope="session")
 async def test_streams_are_answered_over_https_and_a_new_certificate_is_taken_up_while_everything_runs(
     fresh_stack: OpenStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
