@@ -3,8 +3,6 @@
 import asyncio
 import time
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from chassis.log import logger
 from edge import metrics
 from edge.access.key_cache import Grant
@@ -12,6 +10,7 @@ from edge.http.record import RequestRecord
 from edge.limits.limiter import Ticket
 from edge.limits.spend import SpendHold
 from edge.metering.meter import Admission, Meter
+from edge.metering.usage_event import Attempt, UsageEvent
 from edge.openai.ask import Ask
 from edge.routing.snapshot import CHAT, RESPONSES, Deployment, Model, PricePoint
 from edge.upstream.connection import Call
@@ -21,7 +20,6 @@ from protos.usage.v1 import usage_pb2
 
 _log = logger(__name__)
 
-EVENT_SCHEMA = 1
 # English text has about four bytes a token; only estimates use it.
 BYTES_PER_TOKEN = 4
 RESOURCE_TO_PB = {CHAT: usage_pb2.RESOURCE_CHAT_COMPLETIONS, RESPONSES: usage_pb2.RESOURCE_RESPONSES}
@@ -37,10 +35,6 @@ _ENDINGS = {
     usage_pb2.ENDING_CLIENT_GONE: "client_gone",
     usage_pb2.ENDING_UPSTREAM_FAILED: "upstream_failed",
 }
-
-
-TEMPLATES_MAX = 10_000
-_templates: dict[tuple[str | int, ...], bytes] = {}
 
 
 class Bill:
@@ -70,7 +64,7 @@ class Bill:
         self._resource = resource
         self._admit_time_s, self._admitted_at_s = admit_time_s, admitted_at_s
         self._attempt_started_at_s = admitted_at_s
-        self._attempts: list[tuple[str, str, int, int]] = []  # deployment, failure, status, ms
+        self._attempts: list[Attempt] = []
         self._first_byte_at_s = 0.0
         self.deployment: Deployment | None = None
         self.settled = False
@@ -106,13 +100,13 @@ class Bill:
         duration_ms = int((now_s - self._attempt_started_at_s) * 1000)
         self._record.upstream_s += now_s - self._attempt_started_at_s
         self._attempt_started_at_s = now_s
-        self._attempts.append((self.deployment.deployment_id, failure, status, duration_ms))
+        self._attempts.append(Attempt(self.deployment.deployment_id, status, failure, duration_ms))
 
     def broke_attempt(self, failure: str, now_s: float) -> None:
         """The attempt that had answered broke off: it stays one attempt, with the status that it had."""
-        deployment_id, _, status, duration_ms = self._attempts[-1]
-        duration_ms += int((now_s - self._attempt_started_at_s) * 1000)
-        self._attempts[-1] = (deployment_id, failure, status, duration_ms)
+        broken = self._attempts[-1]
+        duration_ms = broken.duration_ms + int((now_s - self._attempt_started_at_s) * 1000)
+        self._attempts[-1] = broken._replace(failure=failure, duration_ms=duration_ms)
 
     def saw_first_byte(self, call: Call) -> None:
         """The answer that the client gets has begun."""
@@ -190,53 +184,6 @@ class Bill:
         """Nothing was generated, as far as anyone reported."""
         return self._finish(usage_pb2.OUTCOME_NONE, usage_pb2.USAGE_SOURCE_NONE, status, ending, None, 0)
 
-    def _template(
-        self,
-        outcome: "usage_pb2.Outcome.ValueType",
-        source: "usage_pb2.UsageSource.ValueType",
-        status: int,
-        ending: "usage_pb2.Ending.ValueType",
-    ) -> bytes:
-        """What many events of a key have in common, serialized once: setting these fields for each is half of what
-        an event costs. The rest of an event is appended, since joined bytes are the joined message
-        (https://protobuf.dev/programming-guides/encoding/#last-one-wins)."""
-        grant, model, point, n, stream = self._grant, self._model, self._point, self._ask.n, self._ask.stream
-        deployment_id, price_version = self._record.deployment_id, point.vector.price_version
-        model_id, resource = model.model_id, self._resource
-        key = (
-            grant.key_id,
-            model_id,
-            price_version,
-            resource,
-            deployment_id,
-            n,
-            stream,
-            outcome,
-            source,
-            status,
-            ending,
-        )
-        template = _templates.get(key)
-        if template is None:
-            template = usage_pb2.UsageEvent(
-                schema=EVENT_SCHEMA,
-                key_id=grant.key_id,
-                model_id=model_id,
-                resource=RESOURCE_TO_PB[resource],
-                price=point.vector,
-                deployment_id=deployment_id,
-                status_code=status,
-                streamed=stream,
-                outcome=outcome,
-                source=source,
-                ending=ending,
-                plausible_tokens_max=self._tokens_max,
-            ).SerializeToString()
-            if len(_templates) >= TEMPLATES_MAX:
-                _templates.clear()
-            _templates[key] = template
-        return template
-
     @property
     def _tokens_max(self) -> int:
         # Twice what the catalog says: a server whose real context is larger must not make long prompts free.
@@ -265,20 +212,29 @@ class Bill:
             record.upstream_s += max(0.0, now_s - self._attempt_started_at_s)
         record.ending = _ENDINGS[ending]
         metrics.outcomes(_OUTCOMES[outcome], _ENDINGS[ending]).inc()
-        event = usage_pb2.UsageEvent()
-        event.duration_ms = int(duration_s * 1000)
+        point = self._point
+        event = UsageEvent(
+            price=point.vector_bytes,
+            key_id=self._grant.key_id,
+            model_id=self._model.model_id,
+            deployment_id=record.deployment_id,
+            resource=RESOURCE_TO_PB[self._resource],
+            status_code=status,
+            streamed=self._ask.stream,
+            outcome=outcome,
+            source=source,
+            ending=ending,
+            plausible_tokens_max=self._tokens_max,
+            duration_ms=int(duration_s * 1000),
+            admit_time_us=int(self._admit_time_s * 1e6),
+            end_time_us=int(self.end_time_s * 1e6),
+            attempts=self._attempts,
+        )
         if self._first_byte_at_s:
             event.first_byte_ms = int((self._first_byte_at_s - self._admitted_at_s) * 1000)
         if usage is not None:
-            set_tokens(event.tokens, usage)
-        for deployment_id, failure, attempt_status, duration_ms in self._attempts:
-            attempt = event.attempts.add()
-            attempt.deployment_id, attempt.status_code, attempt.duration_ms = deployment_id, attempt_status, duration_ms
-            if failure:
-                attempt.failure = failure
-        set_moment(event.admit_time, self._admit_time_s)
-        set_moment(event.end_time, self.end_time_s)
-        return self._meter.finish(self._admission, event, charge, self._template(outcome, source, status, ending))
+            set_tokens(event, usage)
+        return self._meter.finish(self._admission, event, charge)
 
 
 def _settle_ticket(ticket: Ticket, outcome: "usage_pb2.Outcome.ValueType", usage: TokenUsage | None) -> None:
@@ -304,24 +260,15 @@ def plausible(usage: TokenUsage, tokens_max: int) -> bool:
     )
 
 
-def set_tokens(tokens: usage_pb2.TokenCounts, usage: TokenUsage) -> None:
-    """Writes counts as usage events carry them; what is zero is not written, which means the same."""
-    tokens.prompt_tokens, tokens.completion_tokens = usage.prompt_tokens, usage.completion_tokens
-    if usage.cached_tokens:
-        tokens.cached_tokens = usage.cached_tokens
-    if usage.cache_write_tokens:
-        tokens.cache_write_tokens = usage.cache_write_tokens
-    if usage.reasoning_tokens:
-        tokens.reasoning_tokens = usage.reasoning_tokens
-    if usage.audio_tokens:
-        tokens.audio_tokens = usage.audio_tokens
-    if usage.image_tokens:
-        tokens.image_tokens = usage.image_tokens
-    if usage.images:
-        tokens.images = usage.images
-
-
-def set_moment(timestamp: Timestamp, moment_s: float) -> None:
-    """Writes a moment, seconds since the epoch."""
-    seconds = int(moment_s)
-    timestamp.seconds, timestamp.nanos = seconds, int((moment_s - seconds) * 1e9)
+def set_tokens(event: UsageEvent, usage: TokenUsage) -> None:
+    """Writes counts as usage events carry them."""
+    (
+        event.prompt_tokens,
+        event.completion_tokens,
+        event.cached_tokens,
+        event.cache_write_tokens,
+        event.reasoning_tokens,
+        event.audio_tokens,
+        event.image_tokens,
+        event.images,
+    ) = usage

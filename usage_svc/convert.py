@@ -1,10 +1,14 @@
 """Between the contract's messages and this service's values; the only file that knows both shapes."""
 
 import functools
+from collections.abc import Callable
 from datetime import timedelta
 from operator import attrgetter
+from typing import Annotated, Any
 
+import msgspec
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -12,6 +16,7 @@ from protos.usage.v1 import usage_pb2 as pb
 from usage_svc.auditor import Findings
 from usage_svc.events import (
     EVENT_FIELDS,
+    SCHEMA_KNOWN,
     TOKEN_FIELDS,
     DamagedRecord,
     EventRecord,
@@ -30,6 +35,16 @@ from usage_svc.reading import Entry, FinishedRequest, UsageSums
 from usage_svc.sessions import Session, SessionId, SessionSummary
 from usage_svc.signals import Funds, Hint
 
+# The contract's Record.event_row: schema, price, a UsageEvent up to its attempts. Numbers are as wide as their columns.
+_Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_ROW_KINDS = {name: _Int64 if kind is int else kind for name, kind in UsageEvent.__annotations__.items()}
+_ROW_KINDS |= {"status_code": _Int32, "attempts": tuple[tuple[str, _Int32, str, _Int64], ...]}
+del _ROW_KINDS["price_version"]
+_row_from_bytes: Callable[[bytes], tuple[Any, ...]] = msgspec.msgpack.Decoder(
+    tuple.__class_getitem__((_Int64, bytes, *_ROW_KINDS.values()))
+).decode
+_anything_from_bytes = msgspec.msgpack.Decoder().decode
 # Before each attempt stand its tag (field 22, length-delimited) and its length, of one byte up to 127.
 _ATTEMPT_HEADS = tuple(b"\xb2\x01" + bytes((length,)) for length in range(128))
 # One getter for many fields costs half of naming each.
@@ -105,6 +120,8 @@ def hint_to_pb(hint: Hint | None) -> pb.RecallResponse:
 def record_from_pb(record: pb.Record) -> Record:
     """Never raises: what cannot be posted says why, and what a newer edge wrote says that it is newer."""
     kind = record.WhichOneof("record")
+    if kind == "event_row":
+        return _record_from_row(record.event_row)
     if kind == "event":
         event = record.event
         terms = _terms_from_bytes(event.price.SerializeToString())
@@ -114,6 +131,34 @@ def record_from_pb(record: pb.Record) -> Record:
     if kind == "unreadable":
         return DamagedRecord("UNREADABLE")
     return NewerRecord() if len(UnknownFieldSet(record)) else DamagedRecord("EMPTY_RECORD")
+
+
+def _record_from_row(encoded: bytes) -> Record:
+    try:
+        row = _row_from_bytes(encoded)
+        terms = _terms_from_bytes(row[1])
+    except (ValueError, DecodeError):
+        return NewerRecord() if _is_newer_row(encoded) else DamagedRecord("ROW_INVALID")
+    event = _new(UsageEvent, row[2:28] + (_attempts_from_row(row[28]), terms.price_version))  # noqa: RUF005 - faster
+    return _new(EventRecord, (event, row[0], terms))
+
+
+def _is_newer_row(encoded: bytes) -> bool:
+    try:
+        row = _anything_from_bytes(encoded)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, list) and bool(row) and isinstance(row[0], int) and row[0] > SCHEMA_KNOWN
+
+
+@functools.lru_cache(maxsize=10_000)
+def _attempts_from_row(attempts: tuple[tuple[str, int, str, int], ...]) -> bytes:
+    # Cached, since nearly all are one call to one of a few deployments that took some milliseconds.
+    messages = [
+        pb.Attempt(deployment_id=deployment_id, status_code=status_code, failure=failure, duration_ms=duration_ms)
+        for deployment_id, status_code, failure, duration_ms in attempts
+    ]
+    return pb.UsageEvent(attempts=messages).SerializeToString()
 
 
 @functools.lru_cache(maxsize=1000)
@@ -144,10 +189,10 @@ def _attempts_to_bytes(event: pb.UsageEvent) -> bytes:
 def _event_from_pb(event: pb.UsageEvent, price_version: str) -> UsageEvent:
     admit, end = event.admit_time, event.end_time
     rest = (
-        price_version,
         admit.seconds * 1_000_000 + admit.nanos // 1000,
         end.seconds * 1_000_000 + end.nanos // 1000,
         _attempts_to_bytes(event),
+        price_version,
     )
     return _new(UsageEvent, _event_fields(event) + _token_fields(event.tokens) + rest)
 

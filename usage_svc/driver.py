@@ -31,6 +31,7 @@ from chassis.database import Database
 Row = Sequence[Any]
 
 _SQLITE_PARAMETERS_MAX = 999  # of any version of SQLite (https://www.sqlite.org/limits.html)
+_SQLITE_ROWS_PER_INSERT = 25  # more together are no cheaper
 
 _POSTGRES_NOW_US = "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
 # SQLite keeps 'now' in whole milliseconds; julianday is the only function of its version 3.40 that shows them.
@@ -184,10 +185,15 @@ def _postgres_insert(table: Table, columns: tuple[str, ...]) -> str:
     return f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT * FROM unnest({arrays})"  # noqa: S608 - our names
 
 
-@functools.cache
-def _sqlite_insert(table: Table, columns: tuple[str, ...], rows: int) -> str:
-    marks = ", ".join("?" * len(columns))
-    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES {', '.join([f'({marks})'] * rows)}"  # noqa: S608 - our names
+@functools.lru_cache(maxsize=100)
+def _sqlite_insert(table: Table, columns: tuple[str, ...], shared: frozenset[int], rows: int) -> str:
+    """`shared` says which columns have one value for all rows: those come first, once."""
+    marks = itertools.count(len(shared) + 1)
+    varying = len(columns) - len(shared)
+    values = ", ".join(f"({', '.join(f'?{next(marks)}' for _ in range(varying))})" for _ in range(rows))
+    of_shared, of_varying = itertools.count(1), itertools.count(1)
+    chosen = [f"?{next(of_shared)}" if n in shared else f"column{next(of_varying)}" for n in range(len(columns))]
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT {', '.join(chosen)} FROM (VALUES {values})"  # noqa: S608 - our names
 
 
 def _postgres_type(table: Table, column: str) -> str:
@@ -213,16 +219,25 @@ def _execute_on_sqlite(connection: sqlite3.Connection, commands: Sequence[Comman
 
 
 def _insert_on_sqlite(connection: sqlite3.Connection, insert: Insert) -> None:
-    """Many rows a statement: a fifth of the cost of an insert is running one."""
+    """Many rows a statement, and a value that all rows share bound once: to bind is half of the cost of an insert."""
     table, columns, rows = insert
-    per_statement = max(1, _SQLITE_PARAMETERS_MAX // len(columns))
+    by_column = list(zip(*rows, strict=True))
+    # A table needs one column that varies: of a single row all would be shared.
+    shared = [n for n, values in enumerate(by_column) if len(set(values)) == 1][: len(columns) - 1]
+    once = tuple(by_column[n][0] for n in shared)
+    is_shared = frozenset(shared)
+    varying = list(zip(*(values for n, values in enumerate(by_column) if n not in is_shared), strict=True))
+    rows_max = max(1, (_SQLITE_PARAMETERS_MAX - len(once)) // (len(columns) - len(once)))
+    per_statement = min(_SQLITE_ROWS_PER_INSERT, rows_max)
     together = len(rows) - len(rows) % per_statement
     starts = range(0, together, per_statement)
     connection.executemany(
-        _sqlite_insert(table, columns, per_statement),
-        [tuple(itertools.chain.from_iterable(rows[start : start + per_statement])) for start in starts],
+        _sqlite_insert(table, columns, is_shared, per_statement),
+        [once + tuple(itertools.chain.from_iterable(varying[start : start + per_statement])) for start in starts],
     )
-    connection.executemany(_sqlite_insert(table, columns, 1), rows[together:])
+    connection.executemany(
+        _sqlite_insert(table, columns, is_shared, 1), [once + values for values in varying[together:]]
+    )
 
 
 def _run_on_sqlite(connection: sqlite3.Connection, script: Script[ResultT]) -> ResultT:

@@ -42,12 +42,11 @@ class Resource(IntEnum):
 
 
 class UsageEvent(NamedTuple):
-    """One admitted request's final outcome, flat, in the order of the table's columns.
+    """One admitted request's final outcome, flat: in the order of the contract's Record.event_row, then the price.
 
     A named tuple and not a dataclass: it is made for every request and goes to the driver as it is, and a frozen
-    dataclass of this width takes six times as long to make. Grouped by the message that each field comes from. Enum
-    fields are plain integers, since the gate must be able to see a number that no enum has. Times are microseconds
-    since 1970 in UTC; 0 means absent.
+    dataclass of this width takes six times as long to make. Enum fields are plain integers, since the gate must be able
+    to see a number that no enum has. Times are microseconds since 1970 in UTC; 0 means absent.
     """
 
     request_id: str
@@ -74,13 +73,13 @@ class UsageEvent(NamedTuple):
     audio_tokens: int
     image_tokens: int
     images: int
-    price_version: str
     admit_time_us: int
     end_time_us: int
     attempts: bytes  # opaque here: only convert.py and the people who read it care
+    price_version: str
 
 
-# Parts of it, in the order in which the contract's messages have them: convert.py reads each with one getter.
+# What of it the contract's UsageEvent and TokenCounts have under the same names: convert.py reads each with one getter.
 EVENT_FIELDS, TOKEN_FIELDS = UsageEvent._fields[:16], UsageEvent._fields[16:24]
 
 

@@ -40,6 +40,7 @@ QUARANTINE_REASONS = {
     "PRICE_INVALID": "it is to be charged without a price, or a price is not a decimal within bounds",
     "PRICE_CONTRADICTS_VERSION": "its price is not what was seen of this version before",
     "CHARGE_TOO_LARGE": "it would cost more than a billion USD",
+    "ROW_INVALID": "the event's row is not what its layout says",
     "LEASE_UNKNOWN": "a return for a lease that this session does not have",
 }
 
@@ -110,12 +111,12 @@ def one_day_of_plausible(columns: Columns, schema_min: int, today: int, horizon_
     day = day_of(min(request_ids))  # they sort by their time
     if day is None or day != day_of(max(request_ids)) or not today - horizon_days <= day <= today + 1:
         return None
-    amounts, times, tokens = columns[12:16], columns[25:27], columns[16:24]
+    amounts, tokens, times = columns[12:16], columns[16:24], columns[24:26]
     kinds = zip(columns[9], columns[10], columns[11], columns[6], strict=True)  # outcome, source, ending, resource
     is_plausible = (
         schema_min >= SCHEMA_KNOWN
         and _PLAUSIBLE_KINDS.issuperset(kinds)
-        and not any(map(_has_bad_words, set(zip(*columns[1:6], columns[24], strict=True))))
+        and not any(map(_has_bad_words, set(zip(*columns[1:6], columns[27], strict=True))))
         and min(map(min, times)) > 0
         and max(map(max, times)) < _END_OF_TIME_US
         and min(map(min, amounts)) >= 0

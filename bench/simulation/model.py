@@ -20,9 +20,10 @@ from chassis.migration import migrate
 from edge.metering.meter import Admission, Meter
 from edge.metering.refusals import FundsHeld, FundsUsedUp, MeteringUnavailable
 from edge.metering.settings import Durability, MeteringSettings
+from edge.metering.usage_event import decode_event, encode_event
 from protos.usage.v1 import usage_pb2
 from tests.harness.eventually import eventually
-from tests.harness.usage_service import PRICE, event
+from tests.harness.usage_service import PRICE, event, spooled
 from usage_svc.servicer import open_servicers
 from usage_svc.settings import UsageSettings
 
@@ -156,7 +157,7 @@ class _Load:
         template = event("account", tokens=usage_pb2.TokenCounts(), price=PRICE)
         for name in ("request_id", "account_id", "tokens"):
             template.ClearField(name)
-        self._template = template.SerializeToString()
+        self._template = encode_event(spooled(template))
 
     async def arrive(self) -> None:
         """For ever: requests at random moments."""
@@ -217,6 +218,6 @@ class _Load:
         self._open -= 1
         if not self._open:
             self._idle.set()
-        ended = usage_pb2.UsageEvent.FromString(self._template)
-        ended.tokens.prompt_tokens, ended.tokens.completion_tokens = request.prompt_tokens, request.completion_tokens
+        ended = decode_event(self._template)
+        ended.prompt_tokens, ended.completion_tokens = request.prompt_tokens, request.completion_tokens
         meter.finish(admission, ended, request.charge_nanousd)

@@ -7,9 +7,11 @@ from uuid import UUID
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from edge.metering.usage_event import UsageEvent, decode_event, encode_event
 from protos.usage.v1 import usage_pb2
 
-EVENT_SCHEMA = 1
+# Fields that the contract's UsageEvent has as messages.
+_OF_ANOTHER_KIND = ("price", "admit_time_us", "end_time_us", "attempts")
 
 # A record that could not be read back: Record(unreadable=b""). It keeps its place, so those behind it can be posted.
 UNREADABLE = b"\x1a\x00"
@@ -31,13 +33,10 @@ encode_admitted = msgspec.json.Encoder().encode
 decode_admitted = msgspec.json.Decoder(Admitted).decode
 
 
-def record_from_event(event: usage_pb2.UsageEvent, template: bytes = b"") -> bytes:
-    """A serialized Record(event=...), framed by hand: building the outer message would copy the inner one twice.
-
-    `template`: serialized fields of the same event, which `event` leaves out or overrides.
-    """
-    body = template + event.SerializeToString()
-    return b"\x0a" + _varint(len(body)) + body
+def record_from_event(event: UsageEvent) -> bytes:
+    """A serialized Record(event_row=...), framed by hand: building the message would copy the row twice."""
+    body = encode_event(event)
+    return b"\x22" + _varint(len(body)) + body
 
 
 def record_from_return(lease_id: str, returned_total_nanousd: int) -> bytes:
@@ -49,13 +48,56 @@ def record_from_return(lease_id: str, returned_total_nanousd: int) -> bytes:
 
 def request_id_of(record: bytes) -> str:
     """Which request's outcome a spooled record is; "" for a return."""
-    return usage_pb2.Record.FromString(record).event.request_id
+    return _event_of(record).request_id
+
+
+def _event_of(record: bytes) -> UsageEvent | usage_pb2.UsageEvent:
+    """A message where an edge of before there were rows wrote it. Empty for a return, and for a newer edge's row."""
+    message = usage_pb2.Record.FromString(record)
+    if not message.HasField("event_row"):
+        return message.event
+    try:
+        return decode_event(message.event_row)
+    except ValueError:
+        return UsageEvent()
+
+
+def record_for_older_service(record: bytes) -> bytes:
+    """The same record in the form that a usage_svc of before there were rows understands."""
+    message = usage_pb2.Record.FromString(record)
+    if not message.HasField("event_row"):
+        return record
+    try:
+        event = decode_event(message.event_row)
+    except ValueError:
+        return record  # a newer edge's: it waits for a newer usage_svc
+    return usage_pb2.Record(event=_pb_from_event(event)).SerializeToString()
+
+
+def _pb_from_event(event: UsageEvent) -> usage_pb2.UsageEvent:
+    fields = event.__struct_fields__
+    tokens = {name: getattr(event, name) for name in fields if name in usage_pb2.TokenCounts.DESCRIPTOR.fields_by_name}
+    same = {name: getattr(event, name) for name in fields if name not in (*tokens, *_OF_ANOTHER_KIND)}
+    return usage_pb2.UsageEvent(
+        tokens=usage_pb2.TokenCounts(**tokens),
+        price=usage_pb2.PriceVector.FromString(event.price) if event.price else None,
+        admit_time=_timestamp(event.admit_time_us),
+        end_time=_timestamp(event.end_time_us),
+        attempts=[usage_pb2.Attempt(**attempt._asdict()) for attempt in event.attempts],
+        **same,
+    )
+
+
+def _timestamp(moment_us: int) -> Timestamp:
+    return Timestamp(seconds=moment_us // 1_000_000, nanos=moment_us % 1_000_000 * 1000)
 
 
 def end_time_s_of(record: bytes) -> float:
     """When its request ended, in seconds since the epoch; 0 for a return."""
-    end_time = usage_pb2.Record.FromString(record).event.end_time
-    return end_time.seconds + end_time.nanos / 1e9
+    event = _event_of(record)
+    if isinstance(event, UsageEvent):
+        return event.end_time_us / 1e6
+    return event.end_time.seconds + event.end_time.nanos / 1e9
 
 
 def record_usage_request(
@@ -67,19 +109,19 @@ def record_usage_request(
     return request
 
 
-def event_from_lost(admitted: Admitted, now: datetime) -> usage_pb2.UsageEvent:
+def event_from_lost(admitted: Admitted, now: datetime) -> UsageEvent:
     """The outcome of a request whose edge died before it knew: charged nothing."""
-    admit_time = _time_of(admitted.request_id) or now
-    return usage_pb2.UsageEvent(
-        schema=EVENT_SCHEMA,
+    now_us = (now - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    admit_time_us = _time_us_of(admitted.request_id) or now_us
+    return UsageEvent(
         request_id=admitted.request_id,
         lease_id=admitted.lease_id,
         account_id=admitted.account_id,
         key_id=admitted.key_id,
         model_id=admitted.model_id,
-        resource=usage_pb2.Resource.ValueType(admitted.resource),
-        admit_time=_timestamp(admit_time),
-        end_time=_timestamp(max(now, admit_time)),
+        resource=admitted.resource,
+        admit_time_us=admit_time_us,
+        end_time_us=max(now_us, admit_time_us),
         outcome=usage_pb2.OUTCOME_EDGE_LOST,
         source=usage_pb2.USAGE_SOURCE_NONE,
         ending=usage_pb2.ENDING_EDGE_LOST,
@@ -87,19 +129,13 @@ def event_from_lost(admitted: Admitted, now: datetime) -> usage_pb2.UsageEvent:
     )
 
 
-def _time_of(request_id: str) -> datetime | None:
+def _time_us_of(request_id: str) -> int | None:
     # A UUIDv7 begins with milliseconds since 1970 (RFC 9562, 5.7), so admission need not write the time again.
     try:
         value = UUID(request_id)
     except ValueError:
         return None
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=value.int >> 80) if value.version == 7 else None
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
+    return (value.int >> 80) * 1000 if value.version == 7 else None
 
 
 def _varint(value: int) -> bytes:

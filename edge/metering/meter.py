@@ -31,6 +31,7 @@ from edge.metering.settings import MeteringSettings
 from edge.metering.shipper import Shipper
 from edge.metering.spool import Spool
 from edge.metering.spool_log import EVENT_BYTES_MAX, SpoolLog
+from edge.metering.usage_event import UsageEvent
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 
 _UPKEEP_S = 1.0
@@ -231,15 +232,12 @@ class Meter:
         held_nanousd = lease.held_nanousd if lease.is_last else hold_nanousd
         return self._write_admitted(request_id, account_id, held_nanousd, lease, log, key_id, model_id, resource)
 
-    def finish(
-        self, admission: Admission, event: usage_pb2.UsageEvent, charge_nanousd: int, template: bytes = b""
-    ) -> asyncio.Future[None]:
+    def finish(self, admission: Admission, event: UsageEvent, charge_nanousd: int) -> asyncio.Future[None]:
         """Records a request's outcome and ends its hold. Await the answer before the end of the response is released.
 
-        `template`: a serialized event with what `event` leaves out. The admission is the authority on ids and hold: the
-        event's are overwritten. `charge_nanousd` is what `pricing` says, 0 for outcomes that are not charged. Never
-        raises for trouble with the disk: the space was reserved, and what the disk refuses is tried again, which the
-        answer waits for. Shared by others, so it cannot be cancelled.
+        The admission is the authority on ids and hold: the event's are overwritten. `charge_nanousd` is what `pricing`
+        says, 0 for outcomes that are not charged. Never raises for trouble with the disk: the space was reserved, and
+        what the disk refuses is tried again, which the answer waits for. Shared by others, so it cannot be cancelled.
 
         Raises:
             RuntimeError: the admission was finished before; a bug in the caller.
@@ -252,10 +250,10 @@ class Meter:
         event.account_id = admission.account_id
         event.lease_id = lease.lease_id
         event.hold_nanousd = admission.hold_nanousd
-        record = record_from_event(event, template)
+        record = record_from_event(event)
         if len(record) > EVENT_BYTES_MAX:
             del event.attempts[:]  # unbilled detail, in favour of what is billed
-            record = record_from_event(event, template)
+            record = record_from_event(event)
         log.append_event(admission.request_id, record)
         lease.settle(admission.hold_nanousd, charge_nanousd)
         if admission.account_id in self._waiting:

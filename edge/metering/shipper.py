@@ -10,7 +10,7 @@ from chassis.clock import Clock
 from chassis.faults import FailedPrecondition, Fault, NotFound
 from chassis.log import logger
 from edge.metering import metrics
-from edge.metering.convert import end_time_s_of, record_usage_request
+from edge.metering.convert import end_time_s_of, record_for_older_service, record_usage_request
 from edge.metering.settings import MeteringSettings
 from edge.metering.spool_log import SpoolLog
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
@@ -58,6 +58,7 @@ class Shipper:
         self._marks: deque[tuple[int, float]] = deque()  # records below this seq of the live log were written by then
         self._hurry_seq = 0  # up to here without waiting for company
         self._is_draining = False
+        self._is_service_older = False  # it knows no rows; until the next session
         self._moved = asyncio.Event()  # the backlog got shorter
 
     def begin(self, log: SpoolLog) -> None:
@@ -65,6 +66,7 @@ class Shipper:
         self.retire()
         self._live = log
         self._hurry_seq = 0
+        self._is_service_older = False
         self._marks.clear()
         self.on_safe()
 
@@ -184,6 +186,8 @@ class Shipper:
         """One batch. Whether anything moved; otherwise it should be tried again later."""
         first_seq = log.ship_seq
         records = log.read(first_seq, self._settings.ship_batch_max)
+        if self._is_service_older:
+            records = [record_for_older_service(record) for record in records]
         self._in_flight.add(log)
         try:
             response = await call(
@@ -194,6 +198,9 @@ class Shipper:
         except FailedPrecondition as fault:
             if fault.reason == "SESSION_DRAINED":
                 return await self._let_go(log, fault)
+            if fault.reason == "SCHEMA_TOO_NEW" and not self._is_service_older:
+                self._is_service_older = True
+                return True  # the same records again, as it understands them
             _log.error("records refused", incarnation=log.incarnation, seq=first_seq, reason=fault.reason)
             return False
         except NotFound as fault:

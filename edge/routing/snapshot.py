@@ -32,6 +32,7 @@ class PricePoint:
     effective_time_s: float
     price: Price
     vector: usage_pb2.PriceVector
+    vector_bytes: bytes  # the same, serialized
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,4 +181,6 @@ def _point_from_pb(pb: catalog_pb2.PriceVersion) -> PricePoint:
         image=pb.image,
         request=pb.request,
     )
-    return PricePoint(pb.effective_time.seconds + pb.effective_time.nanos / 1e9, price, vector)
+    return PricePoint(
+        pb.effective_time.seconds + pb.effective_time.nanos / 1e9, price, vector, vector.SerializeToString()
+    )

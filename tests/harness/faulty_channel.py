@@ -7,6 +7,8 @@ from typing import Any
 
 import grpc
 
+from protos.usage.v1 import usage_pb2
+
 
 class MessageFault(Enum):
     """What happens to the first, third and every seventh message of one method."""
@@ -62,6 +64,22 @@ class FaultyCalls(grpc.aio.UnaryUnaryClientInterceptor):
             self.count["late and answered"] += 1
 
 
+class OlderService(grpc.aio.UnaryUnaryClientInterceptor):
+    """Makes usage_svc one of before there were rows: a row becomes a field that it does not know either."""
+
+    def __init__(self) -> None:
+        self.refused = 0
+
+    async def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        if isinstance(request, usage_pb2.RecordUsageRequest):
+            for record in request.records:
+                if record.HasField("event_row"):
+                    self.refused += 1
+                    record.Clear()
+                    record.MergeFromString(b"\xa2\x06\x03row")  # field 100
+        return await continuation(details, request)
+
+
 class FaultyHints(grpc.aio.UnaryStreamClientInterceptor):
     """Ends every server stream before its first message, or delivers each message twice."""
 
@@ -83,6 +101,6 @@ class FaultyHints(grpc.aio.UnaryStreamClientInterceptor):
                 yield message
 
 
-def faulty_channel(port: int, interceptor: FaultyCalls | FaultyHints) -> grpc.aio.Channel:
+def faulty_channel(port: int, interceptor: FaultyCalls | FaultyHints | OlderService) -> grpc.aio.Channel:
     """Close it with `async with`."""
     return grpc.aio.insecure_channel(f"127.0.0.1:{port}", interceptors=[interceptor])

@@ -15,6 +15,7 @@ from chassis import client, migration
 from chassis.database import Database, open_engine
 from chassis.lifetime import Lifetime
 from chassis.server import RpcServer, Serving
+from edge.metering.usage_event import Attempt, UsageEvent, encode_event
 from protos.usage.v1 import usage_pb2 as pb
 from protos.usage.v1 import usage_pb2_grpc as rpc
 from usage_svc import migrations
@@ -90,6 +91,21 @@ def uncharged(account_id: str, outcome: "pb.Outcome.ValueType", **values: Any) -
     )
 
 
+def spooled(message: pb.UsageEvent) -> UsageEvent:
+    """The same event as an edge of ours writes it."""
+    fields: dict[str, Any] = {}
+    for part in (message, message.tokens):
+        names = part.DESCRIPTOR.fields_by_name
+        fields |= {name: getattr(part, name) for name in UsageEvent.__struct_fields__ if name in names}
+    fields["price"] = message.price.SerializeToString()
+    fields["attempts"] = [
+        Attempt(each.deployment_id, each.status_code, each.failure, each.duration_ms) for each in message.attempts
+    ]
+    for name in ("admit_time", "end_time"):
+        fields[f"{name}_us"] = getattr(message, name).ToMicroseconds()
+    return UsageEvent(**fields)
+
+
 @dataclass(slots=True)
 class Edge:
     """An edge's side of the protocol: a spool of records and its session. Ships when told to."""
@@ -118,10 +134,12 @@ class Edge:
         )
         return answer.grants[0]
 
-    def spool(self, *records: pb.UsageEvent | pb.LeaseReturn | bytes) -> None:
+    def spool(self, *records: pb.UsageEvent | UsageEvent | pb.LeaseReturn | bytes) -> None:
         for record in records:
-            if isinstance(record, pb.UsageEvent):
+            if isinstance(record, pb.UsageEvent):  # as edges of before there were rows
                 self.records.append(pb.Record(event=record))
+            elif isinstance(record, UsageEvent):
+                self.records.append(pb.Record(event_row=encode_event(record)))
             elif isinstance(record, pb.LeaseReturn):
                 self.records.append(pb.Record(lease_return=record))
             else:

@@ -23,8 +23,8 @@ from edge.metering.refusals import FundsHeld, FundsUsedUp, MeteringRefusal, Mete
 from edge.metering.settings import Durability, MeteringSettings
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 from tests.harness.eventually import eventually
-from tests.harness.faulty_channel import FaultyCalls, FaultyHints, MessageFault, faulty_channel
-from tests.harness.usage_service import USD, UsageService, event, new_id, uncharged, usage_service
+from tests.harness.faulty_channel import FaultyCalls, FaultyHints, MessageFault, OlderService, faulty_channel
+from tests.harness.usage_service import USD, UsageService, event, new_id, spooled, uncharged, usage_service
 from usage_svc import metrics as usage_metrics
 
 HOLD = 10_000_000
@@ -116,7 +116,7 @@ class EdgeSide:
     async def request(self, account_id: str, hold: int = HOLD) -> str:
         """One whole request. Its id."""
         admission = await self.admit(account_id, hold)
-        await self.meter.finish(admission, event(account_id), CHARGE)
+        await self.meter.finish(admission, spooled(event(account_id)), CHARGE)
         return admission.request_id
 
 
@@ -127,7 +127,7 @@ async def edge(
     *,
     wait: bool = True,
     clock: ShiftedClock | None = None,
-    faults: FaultyCalls | FaultyHints | None = None,
+    faults: FaultyCalls | FaultyHints | OlderService | None = None,
 ) -> AsyncIterator[EdgeSide]:
     lifetime, clock = Lifetime(), clock or ShiftedClock()
     async with client.channel(f"127.0.0.1:{port}") if faults is None else faulty_channel(port, faults) as channel:
@@ -191,7 +191,7 @@ async def test_requests_are_charged_shipped_and_the_session_is_sealed_at_the_end
         for _ in range(20):
             await side.request("a")
         admission = await side.admit("a")
-        await side.meter.finish(admission, uncharged("a", usage_pb2.OUTCOME_NONE), 0)
+        await side.meter.finish(admission, spooled(uncharged("a", usage_pb2.OUTCOME_NONE)), 0)
     balance = await usage.balance("a")
     assert balance.charged_nanousd == 20 * CHARGE
     assert balance.reserved_nanousd == 0
@@ -257,8 +257,8 @@ async def test_near_the_limit_each_request_holds_exactly_its_own_and_gives_it_ba
         assert (await usage.balance("a")).reserved_nanousd == HOLD
         second = await side.admit("a")
         assert (await usage.balance("a")).reserved_nanousd == 2 * HOLD
-        await side.meter.finish(first, event("a"), CHARGE)
-        await side.meter.finish(second, event("a"), CHARGE)
+        await side.meter.finish(first, spooled(event("a")), CHARGE)
+        await side.meter.finish(second, spooled(event("a")), CHARGE)
 
         async def all_is_back() -> bool:
             return (await usage.balance("a")).reserved_nanousd == 0
@@ -290,7 +290,7 @@ async def test_funds_held_by_open_requests_are_429_and_funds_used_up_are_402(
         with pytest.raises(FundsHeld) as held:
             await side.request("a")
         assert held.value.retry_after_s > 0
-        await side.meter.finish(first, event("a", prompt=9_900), HOLD)
+        await side.meter.finish(first, spooled(event("a", prompt=9_900)), HOLD)
 
         async def is_used_up() -> bool:
             side.clock.shift_s += 1.1
@@ -318,7 +318,7 @@ async def test_the_last_request_runs_under_held_one_at_a_time_and_what_it_overdr
         for each in (side, elsewhere):
             with pytest.raises(FundsHeld):
                 await each.admit("a")
-        await side.meter.finish(last, event("a", prompt=9_900), HOLD)
+        await side.meter.finish(last, spooled(event("a", prompt=9_900)), HOLD)
         side.clock.shift_s += 1.1
 
         async def is_back() -> bool:
@@ -363,7 +363,7 @@ async def test_a_last_request_that_nobody_waits_for_any_more_gives_its_slot_back
             asking.cancel()
             [outcome] = await asyncio.gather(asking, return_exceptions=True)
             if isinstance(outcome, Admission):  # it was sooner
-                await side.meter.finish(outcome, uncharged("a", usage_pb2.OUTCOME_NONE), 0)
+                await side.meter.finish(outcome, spooled(uncharged("a", usage_pb2.OUTCOME_NONE)), 0)
             await eventually(nothing_is_reserved)
         await eventually(lambda: is_admitted(side, "a"))
     await local_usage.audit()
@@ -396,7 +396,7 @@ async def test_while_thousands_of_records_catch_up_a_new_account_is_let_in(
 
         async def cost_nothing() -> None:
             admission = await side.admit("old")
-            await side.meter.finish(admission, uncharged("old", usage_pb2.OUTCOME_NONE), 0)
+            await side.meter.finish(admission, spooled(uncharged("old", usage_pb2.OUTCOME_NONE)), 0)
 
         for _ in range(30):
             await asyncio.gather(*(cost_nothing() for _ in range(100)))
@@ -465,7 +465,7 @@ async def test_a_request_waits_for_a_hold_that_is_about_to_end(
         second = asyncio.create_task(side.request("a"))
         before = calls("Acquire")
         await eventually(lambda: calls("Acquire") > before)
-        await side.meter.finish(first, event("a"), CHARGE)
+        await side.meter.finish(first, spooled(event("a")), CHARGE)
         await second
     assert (await local_usage.balance("a")).charged_nanousd == 2 * CHARGE
     await local_usage.audit()
@@ -484,7 +484,7 @@ async def test_a_cancelled_request_gives_its_place_and_its_funds_back(
         for task in waiting[:2]:
             task.cancel()
         await asyncio.gather(*waiting[:2], return_exceptions=True)
-        await side.meter.finish(first, event("a"), CHARGE)
+        await side.meter.finish(first, spooled(event("a")), CHARGE)
         await waiting[2]
     assert (await local_usage.balance("a")).charged_nanousd == 2 * CHARGE
     assert (await local_usage.balance("a")).reserved_nanousd == 0
@@ -575,7 +575,7 @@ async def test_what_a_former_process_left_counts_as_waiting_before_usage_svc_is_
             admission = await side.admit("a")
             long_ago = event("a")
             long_ago.end_time.FromSeconds(long_ago.end_time.seconds - 3600)
-            await side.meter.finish(admission, long_ago, CHARGE)
+            await side.meter.finish(admission, spooled(long_ago), CHARGE)
     async with edge(relay.port, settings, wait=False) as side:
         await eventually(lambda: edge_metrics.SPOOL_UNSHIPPED_RECORDS._value.get() >= 10)
         assert edge_metrics.SPOOL_LAG._value.get() > 0
@@ -627,7 +627,7 @@ async def test_without_usage_svc_requests_go_on_from_the_lease_until_the_session
         with pytest.raises(MeteringUnavailable) as refusal:
             await side.request("a")
         assert refusal.value.reason is UnavailableReason.SESSION_EXPIRED
-        await side.meter.finish(open_request, event("a"), CHARGE)
+        await side.meter.finish(open_request, spooled(event("a")), CHARGE)
         relay.mend()
         await eventually(lambda: side.meter.ready, timeout_s=20)
         await side.request("a")
@@ -702,7 +702,7 @@ async def test_a_fenced_edge_opens_a_new_session_and_open_requests_end_in_the_ol
         await eventually(is_fenced)
         await eventually(lambda: side.meter.ready)
         await side.request("a")
-        await side.meter.finish(open_request, event("a"), CHARGE)
+        await side.meter.finish(open_request, spooled(event("a")), CHARGE)
 
         async def former_are_sealed() -> bool:
             return (await states(local_usage))[:2] == [usage_pb2.SESSION_STATE_DRAINED] * 2
@@ -736,9 +736,9 @@ async def test_an_admission_is_finished_once(local_usage: UsageService, settings
     await local_usage.credit("a", USD)
     async with edge(local_usage.port, settings) as side:
         admission = await side.admit("a")
-        await side.meter.finish(admission, event("a"), CHARGE)
+        await side.meter.finish(admission, spooled(event("a")), CHARGE)
         with pytest.raises(RuntimeError, match="finished before"):
-            side.meter.finish(admission, event("a"), CHARGE)
+            side.meter.finish(admission, spooled(event("a")), CHARGE)
 
 
 async def test_a_cancelled_waiter_does_not_cancel_the_round_for_others(
@@ -749,7 +749,7 @@ async def test_a_cancelled_waiter_does_not_cancel_the_round_for_others(
         admissions = [await side.admit("a") for _ in range(3)]
 
         async def finish(admission: Admission) -> None:
-            await side.meter.finish(admission, event("a"), CHARGE)
+            await side.meter.finish(admission, spooled(event("a")), CHARGE)
 
         tasks = [asyncio.create_task(finish(admission)) for admission in admissions]
         await asyncio.sleep(0)
@@ -767,7 +767,7 @@ async def test_an_event_with_too_many_attempts_is_recorded_without_them(
     async with edge(local_usage.port, settings) as side:
         admission = await side.admit("a")
         attempts = [usage_pb2.Attempt(deployment_id="d" * 100, failure="closed") for _ in range(50)]
-        await side.meter.finish(admission, event("a", attempts=attempts), CHARGE)
+        await side.meter.finish(admission, spooled(event("a", attempts=attempts)), CHARGE)
     assert (await local_usage.balance("a")).charged_nanousd == CHARGE
 
 
@@ -907,7 +907,7 @@ async def test_many_clients_race_for_the_funds_of_twenty_requests_over_three_edg
         except (FundsHeld, FundsUsedUp) as refusal:
             refused.append(refusal)
             return 0
-        await side.meter.finish(admission, event("a", prompt=9_900), HOLD)
+        await side.meter.finish(admission, spooled(event("a", prompt=9_900)), HOLD)
         return 1
 
     async with AsyncExitStack() as stack:
@@ -949,7 +949,7 @@ async def patient_request(side: EdgeSide, account_id: str) -> str:
         return True
 
     await eventually(is_admitted, timeout_s=20.0)
-    await side.meter.finish(admitted[0], event(account_id), CHARGE)
+    await side.meter.finish(admitted[0], spooled(event(account_id)), CHARGE)
     return admitted[0].request_id
 
 
@@ -979,6 +979,32 @@ async def test_messages_that_get_lost_come_twice_or_come_late_change_no_bill(
 
 
 @pytest.mark.parametrize("fault", [MessageFault.LOST, MessageFault.REPEATED])
+async def is_posted(service: UsageService, request_id: str) -> bool:
+    return request_id in await outcomes(service)
+
+
+async def test_a_usage_svc_that_knows_no_rows_gets_events(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    await local_usage.credit("a", 5 * USD)
+    older = OlderService()
+    attempts = [usage_pb2.Attempt(deployment_id="one", failure="connect", duration_ms=7), usage_pb2.Attempt()]
+    ended = event("a", prompt=101, attempts=attempts, first_byte_ms=3)
+    async with edge(local_usage.port, settings, faults=older) as side:
+        admission = await side.admit("a")
+        await side.meter.finish(admission, spooled(ended), 201_000)
+        await eventually(lambda: is_posted(local_usage, admission.request_id))
+        assert older.refused == 1
+        await side.request("a")
+    assert older.refused == 1, "a session asks once"
+    assert sorted((await outcomes(local_usage)).values()) == [usage_pb2.OUTCOME_MEASURED] * 2
+    request = usage_pb2.GetRequestRequest(account_id="a", request_id=admission.request_id)
+    posted = await local_usage.call(local_usage.reading.GetRequest, request)
+    ended.request_id, ended.lease_id, ended.hold_nanousd = admission.request_id, posted.request.event.lease_id, HOLD
+    assert posted.request.event == ended
+    assert posted.request.charged_nanousd == 201_000
+
+
 async def test_recalls_that_get_lost_or_come_twice_only_cost_time(
     usage: UsageService, settings: MeteringSettings, tmp_path: Path, fault: MessageFault
 ) -> None:

@@ -2,14 +2,16 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from chassis.faults import FailedPrecondition, InvalidArgument, NotFound
+from edge.metering.usage_event import encode_event
 from protos.usage.v1 import usage_pb2 as pb
-from tests.harness.usage_service import USD, UsageService, event, new_id, uncharged, usage_service
+from tests.harness.usage_service import USD, UsageService, event, new_id, spooled, uncharged, usage_service
 
 
 @pytest.fixture
@@ -134,11 +136,14 @@ BAD: dict[str, dict[str, Any]] = {
 }
 
 
-async def test_what_is_not_plausible_is_set_aside_and_what_surrounds_it_is_posted(usage: UsageService) -> None:
+@pytest.mark.parametrize("form", [spooled, lambda message: message], ids=["row", "event"])
+async def test_what_is_not_plausible_is_set_aside_and_what_surrounds_it_is_posted(
+    usage: UsageService, form: Callable[[Any], Any]
+) -> None:
     edge = await usage.open_edge()
     edge.spool(event("acme"))
     for fields in BAD.values():
-        edge.spool(event("acme", **{"end_time_s": 1_700_000_000, **fields}))
+        edge.spool(form(event("acme", **{"end_time_s": 1_700_000_000, **fields})))
     edge.spool(b"torn", pb.LeaseReturn(lease_id=new_id(), returned_total_nanousd=1))
     edge.records.append(pb.Record())
     edge.spool(event("acme"))
@@ -165,6 +170,81 @@ async def test_a_price_version_means_the_same_price_for_every_session(usage: Usa
     answer = await second.ship()
     assert [e.reason for e in answer.exceptions] == ["PRICE_CONTRADICTS_VERSION"]
     assert (await usage.balance("acme")).charged_nanousd == 400_000
+
+
+async def test_a_row_is_posted_as_the_event_that_it_says(usage: UsageService) -> None:
+    edge = await usage.open_edge()
+    attempts = [pb.Attempt(deployment_id="one", status_code=503, failure="status", duration_ms=9), pb.Attempt()]
+    tokens = pb.TokenCounts(
+        prompt_tokens=100,
+        completion_tokens=50,
+        cached_tokens=4,
+        cache_write_tokens=3,
+        reasoning_tokens=5,
+        audio_tokens=6,
+        image_tokens=7,
+        images=2,
+    )
+    whole = event("acme", tokens=tokens, attempts=attempts, first_byte_ms=11, end_time_s=1_700_000_000)
+    whole.end_time.nanos = 123_456_000
+    bare = uncharged("acme", pb.OUTCOME_EDGE_LOST, price=None, attempts=[], lease_id="", key_id="", deployment_id="")
+    edge.spool(spooled(whole), spooled(bare))
+    assert not (await edge.ship()).exceptions
+    for sent in (whole, bare):
+        request = pb.GetRequestRequest(account_id="acme", request_id=sent.request_id)
+        assert (await usage.call(usage.reading.GetRequest, request)).request.event == sent
+
+
+GOOD_ROW: list[Any] = msgspec.msgpack.decode(encode_event(spooled(event("acme", request_id=new_id()))))
+SCHEMA, PRICE_BYTES, STATUS, STREAMED, HOLD, ATTEMPTS = 0, 1, 9, 10, 14, 28
+
+
+def _row(changed: dict[int, Any]) -> bytes:
+    return msgspec.msgpack.encode([changed.get(index, value) for index, value in enumerate(GOOD_ROW)])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b"",
+        b"\xc1",
+        b"\x91" * 2000,
+        msgspec.msgpack.encode({"schema": 1}),
+        msgspec.msgpack.encode(GOOD_ROW[:-1]),
+        msgspec.msgpack.encode([*GOOD_ROW, "more"]),
+        _row({PRICE_BYTES: b"\xff"}),
+        _row({STATUS: 2**31}),
+        _row({STREAMED: 1}),
+        _row({HOLD: 2**63}),
+        _row({HOLD: 1.5}),
+        _row({ATTEMPTS: [["one", 2**31, "", 1]]}),
+        _row({ATTEMPTS: [["one", 200, ""]]}),
+        _row({}).replace(b"acme", b"acm\xff"),
+    ],
+)
+async def test_a_row_that_is_not_what_its_layout_says_is_set_aside(sqlite_url: str, row: bytes) -> None:
+    async with usage_service(sqlite_url) as usage:
+        edge = await usage.open_edge()
+        edge.spool(event("acme"))
+        edge.records.append(pb.Record(event_row=row))
+        edge.spool(spooled(event("acme")))
+        answer = await edge.ship()
+        assert [(e.seq, e.reason) for e in answer.exceptions] == [(2, "ROW_INVALID")]
+        assert (await usage.balance("acme")).charged_nanousd == 400_000
+
+
+@pytest.mark.parametrize("length", [len(GOOD_ROW), len(GOOD_ROW) + 1])
+async def test_a_row_of_a_newer_layout_waits_and_the_ones_before_it_do_not(sqlite_url: str, length: int) -> None:
+    async with usage_service(sqlite_url) as usage:
+        edge = await usage.open_edge()
+        edge.spool(spooled(event("acme")))
+        newer = [2, *GOOD_ROW[1:], "more"][:length]
+        edge.records.append(pb.Record(event_row=msgspec.msgpack.encode(newer)))
+        assert (await edge.ship()).next_seq == 2
+        with pytest.raises(FailedPrecondition) as caught:
+            await edge.ship()
+        assert caught.value.reason == "SCHEMA_TOO_NEW"
+        assert await usage.rows("SELECT * FROM quarantine") == []
 
 
 async def test_a_record_of_a_newer_layout_waits_and_the_ones_before_it_do_not(usage: UsageService) -> None:

@@ -198,9 +198,9 @@ def _counts_altered(patch: Patch) -> None:
     bill = import_module("edge.bill")
     set_tokens = bill.set_tokens
 
-    def generous(tokens: Any, usage: Any) -> None:
-        set_tokens(tokens, usage)
-        tokens.completion_tokens += 1
+    def generous(event: Any, usage: Any) -> None:
+        set_tokens(event, usage)
+        event.completion_tokens += 1
 
     patch(bill, "set_tokens", generous)
 

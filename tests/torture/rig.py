@@ -19,10 +19,11 @@ from chassis.lifetime import Lifetime
 from edge import bill
 from edge.metering.meter import Admission, Meter
 from edge.metering.settings import MeteringSettings
+from edge.metering.usage_event import UsageEvent
 from pricing import TokenUsage
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 from tests.harness.eventually import eventually
-from tests.harness.usage_service import UsageService, event, new_id
+from tests.harness.usage_service import UsageService, event, new_id, spooled
 from tests.torture import disk
 from tests.torture.books import books_of
 from tests.torture.evidence import Ending, Evidence, Kill, Reported, Sighting, Tokens
@@ -60,8 +61,8 @@ class RigEdge:
 
     async def finish(self, admission: Admission) -> None:
         """Its upstream answers and reports usage, and its client gets the end of the answer."""
-        spooled = self.rig.answered(admission.request_id, "", admission.hold_nanousd)
-        await self.meter.finish(admission, spooled, COST)
+        ended = self.rig.answered(admission.request_id, "", admission.hold_nanousd)
+        await self.meter.finish(admission, ended, COST)
         self.rig.completed(admission.request_id)
 
     async def request(self) -> None:
@@ -107,14 +108,14 @@ class Rig:
     sightings: list[Sighting] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
 
-    def answered(self, request_id: str, lease_id: str, hold_nanousd: int) -> usage_pb2.UsageEvent:
+    def answered(self, request_id: str, lease_id: str, hold_nanousd: int) -> UsageEvent:
         """The upstream answers and reports usage; what the edge makes of it."""
         self.reported.append(Reported(request_id, TOKENS, True))
-        spooled = event(
-            ACCOUNT, lease_id, request_id=request_id, hold=hold_nanousd, tokens=usage_pb2.TokenCounts(images=0)
+        ended = spooled(
+            event(ACCOUNT, lease_id, request_id=request_id, hold=hold_nanousd, tokens=usage_pb2.TokenCounts(images=0))
         )
-        bill.set_tokens(spooled.tokens, TokenUsage(TOKENS.prompt, TOKENS.completion))
-        return spooled
+        bill.set_tokens(ended, TokenUsage(TOKENS.prompt, TOKENS.completion))
+        return ended
 
     def completed(self, request_id: str) -> None:
         """Its client gets the end of the answer."""

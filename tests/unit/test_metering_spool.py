@@ -20,6 +20,7 @@ from edge.metering.refusals import MeteringUnavailable, UnavailableReason
 from edge.metering.settings import MeteringSettings
 from edge.metering.spool import Spool
 from edge.metering.spool_log import EVENT_BYTES_MAX, SpaceBudget, SpoolLog
+from edge.metering.usage_event import UsageEvent, decode_event, encode_event
 from protos.usage.v1 import usage_pb2
 
 UUID = "0190b5a0-0000-7000-8000-000000000000"
@@ -39,8 +40,12 @@ def admitted(request_id: str, length: int = 0) -> bytes:
     return encode_admitted(Admitted(request_id, "account", "lease", 1000, "key", "m" * length, 1))
 
 
+def event_of(record: bytes) -> UsageEvent:
+    return decode_event(usage_pb2.Record.FromString(record).event_row)
+
+
 def event(request_id: str, length: int = 0) -> bytes:
-    return record_from_event(usage_pb2.UsageEvent(schema=1, request_id=request_id, model_id="m" * length))
+    return record_from_event(UsageEvent(request_id=request_id, model_id="m" * length))
 
 
 def write_through(log: SpoolLog) -> None:
@@ -114,7 +119,7 @@ def test_a_crash_at_any_point_loses_no_request(
                 assert found.open_count == len(lost)
                 assert found.close_with_edge_lost(NOW, at) == len(lost)
                 write_through(found)
-                events = [usage_pb2.Record.FromString(each).event for each in all_records(found)[len(survivors) :]]
+                events = [event_of(each) for each in all_records(found)[len(survivors) :]]
                 assert {each.request_id for each in events} == lost
                 assert all(each.outcome == usage_pb2.OUTCOME_EDGE_LOST for each in events)
                 found.close(remove=True)
@@ -240,7 +245,7 @@ def test_a_damaged_record_keeps_its_place_and_those_behind_it_survive(tmp_path: 
     assert found.read(1, 10) == [event("a"), UNREADABLE, event("c")]
     assert found.close_with_edge_lost(NOW, 1) == 1, "the request whose outcome was damaged"
     write_through(found)
-    assert usage_pb2.Record.FromString(found.read(4, 1)[0]).event.request_id == "b"
+    assert event_of(found.read(4, 1)[0]).request_id == "b"
     found.close(remove=True)
 
 
@@ -252,7 +257,7 @@ def test_new_records_never_take_the_number_of_one_that_usage_svc_has_and_the_dis
     found.close_with_edge_lost(NOW, 7)
     write_through(found)
     assert (found.ship_seq, found.next_seq) == (7, 8)
-    assert usage_pb2.Record.FromString(found.read(7, 10)[0]).event.request_id == "open"
+    assert event_of(found.read(7, 10)[0]).request_id == "open"
     found.close(remove=True)
 
 
@@ -300,7 +305,7 @@ def test_an_edge_lost_event_says_all_that_was_known_at_admission(tmp_path: Path)
     found = recover(tmp_path / "1")
     found.close_with_edge_lost(NOW, 1)
     write_through(found)
-    lost = usage_pb2.Record.FromString(found.read(1, 1)[0]).event
+    lost = event_of(found.read(1, 1)[0])
     assert (lost.request_id, lost.account_id, lost.lease_id) == (request_id, "account", "lease")
     assert (lost.key_id, lost.model_id, lost.resource) == ("key", "model", usage_pb2.RESOURCE_RESPONSES)
     assert (lost.outcome, lost.source, lost.ending) == (
@@ -309,22 +314,22 @@ def test_an_edge_lost_event_says_all_that_was_known_at_admission(tmp_path: Path)
         usage_pb2.ENDING_EDGE_LOST,
     )
     assert lost.hold_nanousd == 1234
-    assert lost.admit_time.ToMilliseconds() == 0x0190B5A00000
+    assert lost.admit_time_us == 0x0190B5A00000 * 1000
     found.close(remove=True)
 
 
 @pytest.mark.parametrize("length", [0, 1, 120, 127, 128, 300, 16_000, 17_000])
 def test_records_framed_by_hand_are_what_protobuf_would_write(length: int) -> None:
-    message = usage_pb2.UsageEvent(request_id="r" * length, hold_nanousd=5)
-    record = record_from_event(message)
-    assert record == usage_pb2.Record(event=message).SerializeToString()
+    ended = UsageEvent(request_id="r" * length, hold_nanousd=5)
+    record = record_from_event(ended)
+    assert record == usage_pb2.Record(event_row=encode_event(ended)).SerializeToString()
     session = usage_pb2.Session(spool_uuid=UUID, incarnation=2)
     returned = record_from_return("lease", 7)
     assert batch(session, 3, [record, returned, UNREADABLE]) == usage_pb2.RecordUsageRequest(
         session=session,
         first_seq=3,
         records=[
-            usage_pb2.Record(event=message),
+            usage_pb2.Record(event_row=encode_event(ended)),
             usage_pb2.Record(lease_return=usage_pb2.LeaseReturn(lease_id="lease", returned_total_nanousd=7)),
             usage_pb2.Record(unreadable=b""),
         ],
