@@ -7,12 +7,10 @@ crash loses is the last few seconds of it, until the key is used again.
 import asyncio
 from collections.abc import Sequence
 
-from sqlmodel.ext.asyncio.session import AsyncSession
-
 from chassis.database import Database
 from chassis.faults import Unavailable
 from chassis.log import logger
-from usage_svc.driver import Command, open_with
+from usage_svc.driver import Command, Query, Script, open_with, write_by_script
 from usage_svc.events import UsageEvent
 
 FLUSH_INTERVAL_S = 2.0
@@ -57,7 +55,7 @@ class KeyUses:
             return
         rows = [(*key, moment_us) for key, moment_us in sorted(noted.items())]
         try:
-            await self._database.write(lambda transaction: _write(transaction, rows))
+            await write_by_script(self._database, lambda: _write(rows))
         except Unavailable as fault:
             _log.warning("last uses of keys wait", reason=fault.reason)
             for key, moment_us in noted.items():
@@ -76,13 +74,13 @@ class KeyUses:
         return {str(key_id): int(moment_us) for key_id, moment_us in rows}
 
 
-async def _write(transaction: AsyncSession, rows: Sequence[tuple[str, str, int]]) -> None:
-    driver, _ = await open_with(transaction, "SELECT 1")
-    await driver.execute_each(
+def _write(rows: Sequence[tuple[str, str, int]]) -> Script[None]:
+    yield (Query("SELECT 1"),)
+    yield (
         Command(
             "INSERT INTO key_use AS k (account_id, key_id, last_use_time_us) VALUES ($1, $2, $3) "
             "ON CONFLICT (account_id, key_id) DO UPDATE SET last_use_time_us = excluded.last_use_time_us "
             "WHERE k.last_use_time_us < excluded.last_use_time_us",
             rows,
-        )
+        ),
     )
