@@ -222,8 +222,12 @@ def _insert_on_sqlite(connection: sqlite3.Connection, insert: Insert) -> None:
     """Many rows a statement, and a value that all rows share bound once: to bind is half of the cost of an insert."""
     table, columns, rows = insert
     by_column = list(zip(*rows, strict=True))
-    # A table needs one column that varies: of a single row all would be shared.
-    shared = [n for n, values in enumerate(by_column) if len(set(values)) == 1][: len(columns) - 1]
+    shared = [
+        n
+        for n, values in enumerate(by_column)
+        if values[0] == values[-1] and values.count(values[0]) == len(values)  # most that vary end otherwise
+    ]
+    del shared[len(columns) - 1 :]  # a table needs one column that varies: of a single row all are shared
     once = tuple(by_column[n][0] for n in shared)
     is_shared = frozenset(shared)
     varying = list(zip(*(values for n, values in enumerate(by_column) if n not in is_shared), strict=True))

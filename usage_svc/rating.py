@@ -124,8 +124,8 @@ def one_day_of_plausible(columns: Columns, schema_min: int, today: int, horizon_
         and max(map(max, columns[14:16])) <= MAX_DURATION_MS
         and min(map(min, tokens)) >= 0
         and max(tokens[-1]) <= MAX_IMAGES
-        and max(map(max, tokens[:-1])) <= MAX_TOKENS
-        and all(map(operator.le, map(max, *tokens[:-1]), columns[13]))
+        and (most := max(map(max, tokens[:-1]))) <= MAX_TOKENS
+        and (most <= min(columns[13]) or all(map(operator.le, map(max, *tokens[:-1]), columns[13])))
     )
     return day if is_plausible else None
 
