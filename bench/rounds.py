@@ -12,7 +12,7 @@ from bench.client import Load, Result
 from bench.payload import MODEL, MODEL_SLOW
 from bench.process import Target, cpu_s, memory_mb
 
-_SETTLE_S = 0.6  # what a target batches (usage, logs) must have left before its CPU is read
+_SETTLE_S = 1.2  # what a target batches (usage, logs) must have left before its CPU is read
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ class EdgeSettings(ProcessSettings):
         ),
     )
     durability_interval_s: PositiveSeconds = Field(0.2, description="Time between syncs in interval mode.")
-    ship_linger_s: PositiveSeconds = Field(0.5, description="How long usage waits for company before it is shipped.")
+    ship_linger_s: PositiveSeconds = Field(1.0, description="How long usage waits for company before it is shipped.")
     ship_batch_max: Annotated[int, Field(ge=1, le=1000)] = Field(1000, description="Most usage records in one call.")
     session_margin_s: PositiveSeconds = Field(
         5.0, description="Admission ends this long before usage_svc may think that this edge is lost."

@@ -28,7 +28,7 @@ class MeteringSettings:
     segment_bytes: int = 8 * 1024**2
     durability: Durability = Durability.GROUP
     sync_interval_s: float = 0.2  # interval mode only
-    ship_linger_s: float = 0.5  # how long a record waits for company
+    ship_linger_s: float = 1.0  # how long a record waits for company
     ship_batch_max: int = 1000
     rpc_timeout_s: float = 5.0
     acquire_timeout_s: float = 2.0  # requests wait for this call

@@ -978,7 +978,6 @@ async def test_messages_that_get_lost_come_twice_or_come_late_change_no_bill(
     await usage.audit()
 
 
-@pytest.mark.parametrize("fault", [MessageFault.LOST, MessageFault.REPEATED])
 async def is_posted(service: UsageService, request_id: str) -> bool:
     return request_id in await outcomes(service)
 
@@ -1005,6 +1004,7 @@ async def test_a_usage_svc_that_knows_no_rows_gets_events(
     assert posted.request.charged_nanousd == 201_000
 
 
+@pytest.mark.parametrize("fault", [MessageFault.LOST, MessageFault.REPEATED])
 async def test_recalls_that_get_lost_or_come_twice_only_cost_time(
     usage: UsageService, settings: MeteringSettings, tmp_path: Path, fault: MessageFault
 ) -> None:
