@@ -110,14 +110,16 @@ class Generator:
             request, self._keys, self._addresses, record.request_id
         )
         record.account_id, record.key_prefix = grant.account_id, grant.public_prefix
-        if grant.limits is None:
-            return await self._serve(resource, request, record, grant)
         try:
             return await self._serve(resource, request, record, grant)
         except RequestError:
-            if not record.rate_headers:  # it was refused before its admission
-                record.rate_headers = rate_headers(self._limiter.share_of(grant, grant.limits), self._clock.monotonic())
+            self._tell_rates(record, grant)
             raise
+
+    def _tell_rates(self, record: RequestRecord, grant: Grant) -> None:
+        """For an answer without an admission, which tells them itself."""
+        if grant.limits is not None and not record.rate_headers:
+            record.rate_headers = rate_headers(self._limiter.share_of(grant, grant.limits), self._clock.monotonic())
 
     async def _serve(self, resource: str, request: Request, record: RequestRecord, grant: Grant) -> Sent:
         if not grant.active:
@@ -140,7 +142,8 @@ class Generator:
         if IDEMPOTENCY_KEY in request.headers:
             claimed = await self._idempotency.claim(request, grant, resource, body, record.request_id)
             if isinstance(claimed, Replay):
-                return simple_answer(request, claimed.answer, request_id=claimed.request_id)
+                self._tell_rates(record, grant)
+                return simple_answer(request, claimed.answer.also(record.rate_headers), request_id=claimed.request_id)
             claim = claimed
         try:
             if grant.limits is None:

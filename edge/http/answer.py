@@ -51,6 +51,10 @@ class Answer(msgspec.Struct, frozen=True):
     content_type: str = JSON_TYPE
     headers: Headers = ()
 
+    def also(self, more: Headers) -> "Answer":
+        """The same answer with more headers."""
+        return Answer(self.status, self.body, self.content_type, (*self.headers, *more))
+
     @staticmethod
     def from_error(error: RequestError, more: Headers = ()) -> "Answer":
         """The answer that a refused request gets, with `more` headers."""

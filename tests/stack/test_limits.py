@@ -71,6 +71,19 @@ async def test_every_answer_says_what_is_left_streams_and_refusals_included(stac
     assert None not in rates(failed).values()
 
 
+async def test_an_answer_that_is_repeated_says_what_is_left_now(stack: Stack) -> None:
+    customer = await stack.customer(limits=limits(requests=60, tokens=100_000), log_outputs=True)
+    client = Client(stack.edge_url, customer.secret)
+    asked = [("Idempotency-Key", f"again {customer.key_id}")]
+    first = await client.chat(headers=asked)
+    await stack.settled(customer, 1)
+    again = await client.chat(headers=asked)
+    assert (first.status, again.status, again.body) == (200, 200, first.body)
+    assert again.header("idempotent-replayed") == "true"
+    assert None not in rates(again).values()
+    assert again.header("x-ratelimit-limit-requests") == "60"
+
+
 async def test_a_key_without_limits_has_no_such_headers_and_causes_no_call(stack: Stack) -> None:
     client = Client(stack.edge_url, (await stack.customer()).secret)
     before = metric(CALLS, method=SHARE_LIMITS, code="OK")
