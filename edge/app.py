@@ -11,7 +11,8 @@ from urllib.parse import unquote
 
 from chassis.log import logger
 from edge import metrics
-from edge.console.routes import ConsoleRoutes
+from edge.console import files
+from edge.console.routes import ConsoleRoutes, guard
 from edge.generation import Generator
 from edge.http.access_log import AccessLog
 from edge.http.answer import Answer, Sent, simple_answer
@@ -86,6 +87,8 @@ class App:
     def _refuse(self, request: Request, record: RequestRecord, error: RequestError) -> Sent:
         record.error = error.reason
         metrics.ERRORS.labels(error.reason).inc()
+        if request.path.startswith(files.PATH):
+            guard(request)
         return simple_answer(request, Answer.from_error(error, record.rate_headers), request_id=record.request_id)
 
     def _find(self, request: Request) -> tuple[str, Handler]:

@@ -6,8 +6,8 @@ import msgspec
 
 from edge.access.key_cache import Grant
 from edge.console import cookie
-from edge.console.files import PATH, file_handlers
-from edge.http.answer import Answer, Headers, Sent, simple_answer
+from edge.console.files import PATH, SECURITY_HEADERS, file_handlers
+from edge.http.answer import Answer, Headers, Sent, header_lines, simple_answer
 from edge.http.body import read_body as read_bytes
 from edge.http.protocol import Request
 from edge.http.record import RequestRecord
@@ -22,6 +22,7 @@ SESSION_PATH = f"{PATH}/session"
 API_PATH = f"{PATH}/api/"
 SIGN_IN_BYTES_MAX = 4096
 _LABEL = "console"
+_SECURITY_LINES = header_lines(SECURITY_HEADERS)
 # What the cookie's key is refused with when it does not work any more, or never managed anything.
 _SIGNED_OUT_BY = ("invalid_api_key", "permission_denied")
 
@@ -98,13 +99,20 @@ class ConsoleRoutes:
         return _sent(request, record, Session(signed_in=False), (cookie.SIGNED_OUT,))
 
 
+def guard(request: Request) -> None:
+    """Has whatever answers this request carry the headers that the page's files carry."""
+    request.answer_lines = _SECURITY_LINES
+
+
 def _by_cookie(handler: Handler, path: str) -> Handler:
     async def ask(request: Request, record: RequestRecord) -> Sent:
         cookie.require_own_page(request)
         key = cookie.key_in(request.headers)
         if key is None:
             raise errors.invalid_api_key()
-        return await handler(cookie.with_key(request, key, path), record)
+        meant = cookie.with_key(request, key, path)
+        guard(meant)
+        return await handler(meant, record)
 
     return ask
 
@@ -114,5 +122,6 @@ def _session_of(grant: Grant) -> Session:
 
 
 def _sent(request: Request, record: RequestRecord, session: Session, headers: Headers = ()) -> Sent:
+    guard(request)
     answer = Answer(200, msgspec.json.encode(session), headers=(("cache-control", "no-store"), *headers))
     return simple_answer(request, answer, request_id=record.request_id)

@@ -99,7 +99,7 @@ def simple_answer(
 ) -> Sent:
     """Writes a whole answer in one piece; without its body to HEAD."""
     keep = request.keep_alive if keep_alive is None else keep_alive
-    lines = header_lines(answer.headers)
+    lines = header_lines(answer.headers) + request.answer_lines
     if answer.status not in (204, 304):
         if answer.body:
             lines += f"content-type: {answer.content_type}\r\n".encode()

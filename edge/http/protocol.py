@@ -48,7 +48,7 @@ class ConnectionListener(Protocol):
 class Request:
     """One HTTP request: its parsed head, its body as a stream, its connection."""
 
-    __slots__ = ("_task", "connection", "content", "message", "method", "path", "query")
+    __slots__ = ("_task", "answer_lines", "connection", "content", "message", "method", "path", "query")
 
     def __init__(self, message: RawRequestMessage, content: StreamReader, connection: "Connection") -> None:
         self.message = message
@@ -56,6 +56,7 @@ class Request:
         self.connection = connection
         self.method: str = message.method
         self.path, _, self.query = _target(message.path).partition("?")
+        self.answer_lines = b""  # more header lines for whatever it is answered with
         self._task: Any = None  # aiohttp's connection loop sets it back to None
 
     @property

@@ -108,3 +108,20 @@ async def _offer_models(stack: Stack) -> None:
         prices=[{"per_million": {"prompt": "0.55", "completion": "2.19", "input_cache_read": "0.14"}}],
         features=["tools", "structured_outputs", "reasoning"],
     )
+
+
+def tell_of_many(database: Path, account_id: str, count: int) -> None:
+    """Copies one request until there are `count` more, a second apart, further and further back."""
+    with contextlib.closing(sqlite3.connect(database, timeout=5)) as connection, connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(usage_event)")]
+        row = connection.execute("SELECT * FROM usage_event WHERE account_id = ? LIMIT 1", [account_id]).fetchone()
+        copies = []
+        for number in range(1, count + 1):
+            event = dict(zip(columns, row, strict=True))
+            for name in ("admit_time_us", "end_time_us"):
+                event[name] -= number * 1_000_000
+            # Lists go on after an id, which carries its time.
+            stamp = event["admit_time_us"] // 1000 << 80 | 7 << 76 | 2 << 62  # a UUIDv7
+            event["request_id"] = str(uuid.UUID(int=stamp | secrets.randbits(12) << 64 | secrets.randbits(62)))
+            copies.append([event[name] for name in columns])
+        connection.executemany(f"INSERT INTO usage_event VALUES ({', '.join('?' * len(columns))})", copies)

@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,13 @@ from tests.harness.stack import Stack
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 DESKTOP, PHONE = (1280, 860), (360, 740)
 ACTION_TIMEOUT_MS = 15_000
+# What Chromium's own measure of jumps (cumulative layout shift) calls good.
+SHIFT_MAX = 0.1
 _REPORT_VIOLATIONS = """
+window.shifted = 0;
+new PerformanceObserver((list) => {
+  for (const shift of list.getEntries()) if (!shift.hadRecentInput) window.shifted += shift.value;
+}).observe({ type: "layout-shift", buffered: true });
 document.addEventListener("securitypolicyviolation", (event) =>
   console.error(`CSP violation: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
 """
@@ -89,6 +97,26 @@ class Visitor:
         await self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
         wide = await self.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
         assert not wide, f"{name} is wider than its window"
+
+    async def jumps(self) -> float:
+        """How much of the page moved by itself since the last call."""
+        moved: float = await self.page.evaluate("() => { const sum = window.shifted; window.shifted = 0; return sum; }")
+        return moved
+
+    async def accessible(self, name: str) -> None:
+        """Fails with what axe-core finds wrong: WCAG 2.2 A and AA, contrast included, and its best practices."""
+        if not await self.page.evaluate("'axe' in window"):
+            await self.page.evaluate(_axe())
+        found = await self.page.evaluate(
+            """async () => (await axe.run(document, { resultTypes: ["violations"] })).violations.map(
+              (each) => `${each.id}: ${each.help}: ${each.nodes.map((node) => node.html.slice(0, 200)).join(" | ")}`)"""
+        )
+        assert not found, f"{name}: " + "\n".join(found)
+
+
+@cache
+def _axe() -> str:
+    return (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 
 
 @asynccontextmanager

@@ -49,6 +49,30 @@ async def test_every_file_is_served_with_the_policy_and_not_sent_again_unless_it
         assert (await stranger.ask("GET", f"/console{name}", headers=PAGE)).status == 404, name
 
 
+async def test_every_answer_below_the_page_carries_the_policy_also_refusals(
+    stranger: Client, manager: Customer
+) -> None:
+    cookie = ("Cookie", cookie_of(await sign_in(stranger, manager.secret)))
+    for method, path, headers, status in (
+        ("GET", "", (), 200),
+        ("PUT", "", (), 405),
+        ("GET", "/session", PAGE, 200),
+        ("GET", "/session", (), 403),
+        ("GET", "/api/keys", [*PAGE, cookie], 200),
+        ("GET", "/api/models", [*PAGE, cookie], 200),
+        ("GET", "/api/usage", [*PAGE, cookie, ("Accept", "text/csv")], 200),
+        ("GET", "/api/keys", PAGE, 401),
+        ("GET", "/api/keys/nonsense", [*PAGE, cookie], 404),
+        ("GET", "/nothing", PAGE, 404),
+    ):
+        answer = await stranger.ask(method, f"/console{path}", headers=headers)
+        assert answer.status == status, path
+        assert "frame-ancestors 'none'" in (answer.header("content-security-policy") or ""), path
+        assert answer.header("x-content-type-options") == "nosniff", path
+        assert answer.header("referrer-policy") == "no-referrer", path
+    assert (await stranger.ask("GET", "/v1/models")).header("content-security-policy") is None
+
+
 async def test_the_files_name_no_other_host_and_make_no_markup_of_text() -> None:
     for path in STATIC_DIR.iterdir():
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")

@@ -6,7 +6,7 @@ import { icon } from "./icons.js";
 import { dropPlaygroundKey } from "./playground_key.js";
 import { signIn } from "./sign_in.js";
 import { themeButton } from "./theme_button.js";
-import { button, trouble } from "./ui.js";
+import { button, toast, trouble } from "./ui.js";
 import { keysView } from "./keys.js";
 import { modelsView } from "./models.js";
 import { playgroundView } from "./playground.js";
@@ -93,9 +93,11 @@ async function leave() {
   await dropPlaygroundKey();
   try {
     await session("DELETE");
-  } finally {
-    showSignIn("You are signed out.");
+  } catch (error) {
+    toast(`You are still signed in. ${error.message}`, "danger"); // the cookie is there as long as no edge ends it
+    return;
   }
+  showSignIn("You are signed out.");
 }
 
 /** Shows what the address names: `#/requests/ID?model=...`. */
@@ -106,7 +108,7 @@ function show() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = path.split("/");
   const found = VIEWS.find((each) => each.path === name) ?? VIEWS[0];
-  const id = name === "requests" && rest.length ? decodeURIComponent(rest.join("/")) : null;
+  const id = name === "requests" && rest.length ? readable(rest.join("/")) : null;
   for (const link of app.querySelectorAll("nav a")) {
     if (link.dataset.path === found.path) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -121,6 +123,15 @@ function show() {
     main.querySelector("h1")?.focus({ preventScroll: true });
   }
   shown = true;
+}
+
+/** What a part of an address means; as it is where it was mistyped. */
+function readable(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 window.addEventListener("hashchange", show);

@@ -6,6 +6,7 @@ const WHOLE = new Intl.NumberFormat("en-US");
 const COMPACT = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
 const MOMENT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const SECONDS = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const UTC = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", timeZone: "UTC" });
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: "short", day: "numeric", month: "short", timeZone: "UTC" });
 const SHORT_DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", timeZone: "UTC" });
 const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
@@ -24,29 +25,34 @@ export const shortDay = (unixSeconds) => SHORT_DAY.format(unixSeconds * 1000);
 export const moment = (unixSeconds) => MOMENT.format(unixSeconds * 1000);
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 
-/** "-1234.5678" -> ["-$1,234.56", "78"]: dollars and cents, and what is finer. */
-function parts(text) {
+const DIGITS = 4; // of an amount below a dollar, from its first that is not zero
+
+/** "-1234.5" -> "-$1,234.50": exact, with cents at least. */
+export function usdText(text) {
   const negative = text.startsWith("-");
   const [whole, fraction = ""] = text.replace("-", "").split(".");
-  const cents = fraction.padEnd(2, "0");
-  return [
-    `${negative ? "-" : ""}$${WHOLE.format(BigInt(whole))}.${cents.slice(0, 2)}`,
-    cents.slice(2).replace(/0+$/, ""),
-  ];
+  const cents = fraction.replace(/0+$/, "").padEnd(2, "0");
+  return `${negative ? "-" : ""}$${WHOLE.format(BigInt(whole))}.${cents}`;
 }
 
-export const usdText = (text) => parts(text).join("");
+/** Cut where people stop reading: cents above a dollar, four digits below. Down: never more than there is. */
+function rounded(text, down) {
+  const negative = text.startsWith("-");
+  const [whole, fraction = ""] = text.replace("-", "").split(".");
+  const lead = /^0*/.exec(fraction)[0].length;
+  const places = /[1-9]/.test(whole) ? 2 : Math.max(2, lead + DIGITS);
+  if (fraction.length <= places) return text;
+  const up = down ? negative : fraction[places] >= "5";
+  const digits = BigInt(whole + fraction.slice(0, places)) + (up ? 1n : 0n);
+  const all = String(digits).padStart(places + 1, "0");
+  return `${negative ? "-" : ""}${all.slice(0, -places)}.${all.slice(-places)}`;
+}
 
-/** An exact amount; what is finer than a cent is there and quiet. */
-export function usd(text) {
-  const [main, rest] = parts(text);
-  const says = /[1-9]/.test(main);
-  return h(
-    "span",
-    { class: "usd" },
-    h("span", { class: says || !rest ? "" : "quiet" }, main),
-    rest && h("span", { class: says ? "quiet" : "" }, rest),
-  );
+/** An amount with as many digits as say something; all of them for those who point at it. */
+export function usd(text, { down = false } = {}) {
+  const exact = usdText(text);
+  const shown = usdText(rounded(text, down));
+  return h("span", { class: "usd", title: shown === exact ? null : `${exact} exactly` }, shown);
 }
 
 /** "0.0000001" USD per token -> "$0.10" per million tokens, by moving the point: exact. */
@@ -72,13 +78,14 @@ export function ago(unixSeconds) {
   return away > 0 ? "in less than a minute" : "just now";
 }
 
-/** A moment in a table: how long ago, and exactly when for those who point at it. */
+/** A moment in the reader's own time; for those who point at it also in UTC, which bills are made by. */
 export function time(unixSeconds, { relative = false } = {}) {
-  const exact = SECONDS.format(unixSeconds * 1000);
+  const here = SECONDS.format(unixSeconds * 1000);
+  const utc = `${UTC.format(unixSeconds * 1000)} UTC`;
   return h(
     "time",
-    { datetime: new Date(unixSeconds * 1000).toISOString(), title: exact },
-    relative ? ago(unixSeconds) : moment(unixSeconds),
+    { datetime: new Date(unixSeconds * 1000).toISOString(), title: relative ? `${here} (${utc})` : utc },
+    relative ? ago(unixSeconds) : here,
   );
 }
 

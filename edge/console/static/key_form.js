@@ -25,7 +25,7 @@ const LIMIT_KINDS = [
 export function keyForm(key, signal) {
   return open(
     key ? `Edit “${key.name}”` : "Create an API key",
-    (close, dialog) => {
+    (close) => {
       const problem = h("div");
       const submit = h("button", { type: "submit", class: "button primary" }, key ? "Save changes" : "Create key");
       const form = h(
@@ -72,7 +72,6 @@ export function keyForm(key, signal) {
         }
         return undefined;
       });
-      dialog.addEventListener("click", (event) => event.target === dialog && key && close());
       return form;
     },
     { kind: "form-dialog" },

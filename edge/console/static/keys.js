@@ -24,7 +24,9 @@ export function keysView({ signal, who }) {
   async function load() {
     try {
       const keys = await all("keys", { query: { include_revoked: revokedToo.checked || undefined }, signal });
+      const held = place.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
       place.replaceChildren(keys.length ? listed(keys) : nothing());
+      if (held) (place.querySelector(`[aria-label="${CSS.escape(held)}"]`) ?? document.querySelector("main h1")).focus();
     } catch (error) {
       if (error.name !== "AbortError") place.replaceChildren(trouble(error, load));
     }

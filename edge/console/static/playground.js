@@ -1,12 +1,14 @@
 // One streamed chat, with what it costs while it comes, and what it did cost when it is done.
 
-import { api, refusal } from "./api.js";
+import { api, ApiError, refusal } from "./api.js";
 import { h } from "./dom.js";
 import { aboutUsd, count, milliseconds, plural, usd } from "./format.js";
 import { playgroundKey } from "./playground_key.js";
 import { events } from "./sse.js";
 import { button, empty, field, heading, select, skeleton, speak, trouble } from "./ui.js";
 
+// Nobody has counted while an answer comes: this is for the guess that stands there until then.
+const CHARACTERS_PER_TOKEN = 4;
 const BILL_TRIES = 12;
 const BILL_WAIT_MS = 500;
 
@@ -59,7 +61,7 @@ function room(models, wanted, signal) {
     type: "password",
     autocomplete: "off",
     spellcheck: "false",
-    placeholder: "a new one for an hour",
+    placeholder: "made for you",
   });
   const ask = h("textarea", {
     name: "ask",
@@ -103,7 +105,8 @@ function room(models, wanted, signal) {
     log.querySelector(".chat-empty")?.remove();
     ask.value = "";
     const asked = [...messages, { role: "user", content: question }];
-    const bubble = answerBubble();
+    const said = [system.value, ...asked.map((each) => each.content)].join("").length;
+    const bubble = answerBubble(Math.ceil(said / CHARACTERS_PER_TOKEN));
     log.append(turn("user", "You", h("div", { class: "turn-text" }, question)), bubble.node);
     log.scrollTop = log.scrollHeight;
     asking = new AbortController();
@@ -112,7 +115,11 @@ function room(models, wanted, signal) {
       const text = await answered(bubble, asked);
       messages = [...asked, { role: "assistant", content: text }];
     } catch (error) {
-      if (error.name !== "AbortError") bubble.fail(error);
+      if (error.name === "AbortError") bubble.stopped();
+      else bubble.fail(broken(error));
+      // What is on the page is what the model is told of it next time; what got no answer can be sent again.
+      if (bubble.text()) messages = [...asked, { role: "assistant", content: bubble.text() }];
+      else if (error.name !== "AbortError" && !ask.value) ask.value = question;
     }
     asking = null;
     busy(false);
@@ -153,13 +160,13 @@ function room(models, wanted, signal) {
     for await (const data of events(answer.body)) {
       if (data === "[DONE]") break;
       const event = JSON.parse(data);
-      if (event.error) throw new Error(event.error.message);
+      if (event.error) throw new ApiError(event.error.message, { status: answer.status });
       const delta = event.choices?.[0]?.delta ?? {};
       const thought = delta.reasoning_content ?? delta.reasoning;
       if (thought || delta.content) {
         first ??= performance.now() - started;
         const near = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
-        bubble.add(delta.content ?? "", thought ?? "", Number(chosen.pricing.completion), first);
+        bubble.add(delta.content ?? "", thought ?? "", chosen.pricing, first);
         if (near) log.scrollTop = log.scrollHeight;
       }
       if (event.usage) bubble.measured(event.usage, chosen.pricing, performance.now() - started);
@@ -203,7 +210,7 @@ function room(models, wanted, signal) {
       h("div", { class: "columns two" }, field("Tokens at most", longest), field("Temperature", heat)),
       field("API key", own, {
         optional: true,
-        hint: "Paste one of yours, or leave it empty: then a key is made that ends within the hour. It stays in this page's memory.",
+        hint: "Left empty, a key named Playground is made for this chat. It ends when you leave the page, within the hour at the latest. Paste one of yours to chat with its limits. Either stays in this page's memory.",
       }),
     ),
   );
@@ -212,8 +219,12 @@ function room(models, wanted, signal) {
 const turn = (role, name, ...children) =>
   h("div", { class: `turn ${role === "user" ? "from-user" : ""}` }, h("p", { class: "turn-role" }, name), children);
 
+/** A connection that broke off in the middle has words of the browser's own, which help nobody. */
+const broken = (error) =>
+  error instanceof TypeError ? new ApiError("The connection broke off. Check it, then send again.") : error;
+
 /** An answer as it grows. Text is appended to text nodes, whatever it looks like. */
-function answerBubble() {
+function answerBubble(promptTokens) {
   const said = document.createTextNode("");
   const thought = document.createTextNode("");
   const thoughts = h(
@@ -232,13 +243,13 @@ function answerBubble() {
   return {
     node,
     text: () => said.data,
-    add(content, reasoning, price, first) {
+    add(content, reasoning, pricing, first) {
       pieces += 1;
       firstMs = first;
       said.appendData(content);
       thought.appendData(reasoning);
       thoughts.hidden = thought.length === 0;
-      meter.textContent = `about ${plural(pieces, "token")} · about ${aboutUsd(pieces * price)} so far · first after ${milliseconds(Math.round(first))}`;
+      meter.textContent = `about ${plural(pieces, "token")} · about ${aboutUsd(promptTokens * Number(pricing.prompt) + pieces * Number(pricing.completion))} so far · first after ${milliseconds(Math.round(first))}`;
     },
     measured(usage, pricing, tookMs) {
       const made = usage.completion_tokens ?? 0;
@@ -247,6 +258,10 @@ function answerBubble() {
       words = `${count(usage.prompt_tokens ?? 0)} tokens in, ${count(made)} out · first after ${milliseconds(Math.round(firstMs))}${rate}`;
       const about = (usage.prompt_tokens ?? 0) * Number(pricing.prompt) + made * Number(pricing.completion);
       meter.textContent = `${words} · about ${aboutUsd(about)}`;
+    },
+    /** Nothing was asked yet where it was stopped before an answer began: then no bill comes either. */
+    stopped() {
+      if (pieces === 0) meter.textContent = "Stopped before the answer began.";
     },
     fail(error) {
       meter.textContent = words ?? "";
@@ -257,7 +272,7 @@ function answerBubble() {
       const link = h("a", { href: `#/requests/${encodeURIComponent(id)}` }, "details");
       for (let attempt = 0; attempt < BILL_TRIES && !signal.aborted; attempt += 1) {
         await new Promise((resolve) => setTimeout(resolve, BILL_WAIT_MS));
-        const found = await api("GET", "requests", { query: { limit: 20 }, signal }).catch(() => null);
+        const found = await api("GET", "requests", { query: { limit: 100 }, signal }).catch(() => null);
         const bill = found?.data.find((request) => request.id === id);
         if (!bill) continue;
         const told =
@@ -266,7 +281,7 @@ function answerBubble() {
         speak(`Answer finished. ${told}.`);
         return;
       }
-      if (!signal.aborted) meter.append(" · ", link);
+      if (!signal.aborted) meter.append(" · the exact cost comes later: ", link);
     },
   };
 }

@@ -3,9 +3,9 @@
 import { api, all } from "./api.js";
 import { confirm } from "./dialogs.js";
 import { h } from "./dom.js";
-import { count, milliseconds, perMillion, time, usd } from "./format.js";
+import { count, milliseconds, perMillion, time, usdText } from "./format.js";
 import { icon } from "./icons.js";
-import { statusBadge } from "./requests.js";
+import { listAddress, statusBadge } from "./requests.js";
 import { conversation } from "./stored.js";
 import { button, card, copyButton, heading, skeleton, table, toast, trouble } from "./ui.js";
 
@@ -34,7 +34,7 @@ const WINDOW_S = 5;
 
 export function requestView({ signal }, id) {
   const place = h("div", { class: "stack" }, skeleton());
-  const back = h("a", { class: "back", href: "#/requests" }, icon("back"), "Requests");
+  const back = h("a", { class: "back", href: listAddress() }, icon("back"), "Requests");
 
   async function load() {
     try {
@@ -103,8 +103,8 @@ async function storedOf(request, signal) {
     to: request.completed_at + WINDOW_S,
     key: request.key_id,
   };
-  const near = await all("logs", { query, signal });
-  return near.some((log) => log.id === request.id)
+  const near = await api("GET", "logs", { query: { limit: 100, ...query }, signal });
+  return near.has_more || near.data.some((log) => log.id === request.id)
     ? api("GET", `logs/${encodeURIComponent(request.id)}`, { signal })
     : null;
 }
@@ -141,7 +141,7 @@ function bill(request) {
     h(
       "p",
       { class: "cost-line" },
-      h("strong", null, usd(request.cost_usd)),
+      h("strong", null, usdText(request.cost_usd)),
       h("span", { class: "quiet" }, ` ${OUTCOMES[request.outcome] ?? ""}`),
     ),
     rows.length > 0 &&
@@ -168,9 +168,9 @@ function bill(request) {
             h(
               "li",
               null,
-              usd(refund.amount_usd),
+              usdText(refund.amount_usd),
               " ",
-              refund.reason,
+              h("bdi", null, refund.reason),
               " ",
               h("span", { class: "quiet" }, time(refund.created_at)),
             ),

@@ -20,7 +20,13 @@ const SHOW = [
   ["stored", "With stored content"],
 ];
 
+let lastAddress = "#/requests";
+
+/** Where the list was left, with its filters. */
+export const listAddress = () => lastAddress;
+
 export function requestsView({ signal, query }) {
+  lastAddress = location.hash || lastAddress;
   const place = h("div", null, skeleton());
   const period = select("period", PERIODS, query.get("period") ?? "");
   const show = select("show", SHOW, query.get("show") ?? "");
@@ -73,7 +79,8 @@ export function requestsView({ signal, query }) {
       model: model.value,
       key: key.value,
     }).filter(([, value]) => value);
-    history.replaceState(null, "", `#/requests${chosen.length ? `?${new URLSearchParams(chosen)}` : ""}`);
+    lastAddress = `#/requests${chosen.length ? `?${new URLSearchParams(chosen)}` : ""}`;
+    history.replaceState(null, "", lastAddress);
     place.replaceChildren(skeleton());
     void load();
   }

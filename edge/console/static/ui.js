@@ -134,10 +134,10 @@ export function empty(symbol, title, text, ...actions) {
 }
 
 /** Grey bars where something will be. */
-export function skeleton(rows = 4) {
+export function skeleton(rows = 4, kind = "") {
   return h(
     "div",
-    { class: "skeleton", "aria-busy": "true" },
+    { class: `skeleton ${kind}`, "aria-busy": "true" },
     h("span", { class: "visually-hidden", role: "status" }, "Loading"),
     Array.from({ length: rows }, () => h("div", { class: "skeleton-row" })),
   );
@@ -152,7 +152,7 @@ export function trouble(error, retry) {
     h(
       "div",
       null,
-      h("p", { class: "notice-title" }, error.status ? "This did not work" : "No connection"),
+      h("p", { class: "notice-title" }, error.status === 0 ? "No connection" : "This did not work"),
       h("p", null, error.message),
       error.requestId && h("p", { class: "hint" }, "Request id ", h("code", null, error.requestId)),
       retry && button("Try again", { onclick: retry }),

@@ -14,8 +14,8 @@ const RANGES = [
 const DAY_S = 86400;
 
 export function usageView({ signal }) {
-  const money = h("div", null, skeleton(1));
-  const place = h("div", { class: "stack" }, skeleton());
+  const money = h("div", null, skeleton(1, "figures-room"));
+  const place = h("div", { class: "stack" }, skeleton(1, "chart-room"));
   const range = select("range", RANGES, "30", { "aria-label": "Time", onchange: () => load() });
   const save = button("Download CSV", { symbol: "download", onclick: () => saveCsv() });
 
@@ -68,12 +68,12 @@ function standing(balance) {
       "div",
       { class: big ? "figure big" : "figure" },
       h("dt", null, label),
-      h("dd", null, usd(value), note && h("span", { class: "note" }, note)),
+      h("dd", null, usd(value, { down: big }), note && h("span", { class: "note" }, note)),
     );
   const held = /[1-9]/.test(balance.held_usd)
-    ? `and ${usdText(balance.held_usd)} set aside for requests in flight and about to come`
+    ? [usd(balance.held_usd), " more is reserved for requests"]
     : "";
-  const grace = /[1-9]/.test(balance.grace_usd) ? `may go ${usdText(balance.grace_usd)} below zero` : "";
+  const grace = /[1-9]/.test(balance.grace_usd) ? ["it may go ", usdText(balance.grace_usd), " below zero"] : "";
   const out = balance.available_usd.startsWith("-") || !/[1-9]/.test(balance.available_usd);
   return h(
     "section",
@@ -81,7 +81,7 @@ function standing(balance) {
     h(
       "dl",
       { class: "figures" },
-      figure("Available", balance.available_usd, [held, grace].filter(Boolean).join("; "), true),
+      figure("Available", balance.available_usd, [held, grace].filter(Boolean).map((part, index) => [index > 0 && "; ", part]), true),
       figure("Spent today", balance.spent_today_usd),
       figure("Spent this month", balance.spent_this_month_usd),
       figure("Credits so far", balance.credits_usd),
