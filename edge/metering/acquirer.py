@@ -20,6 +20,8 @@ from edge.metering.spool_log import SpoolLog
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 
 _DEMANDS_MAX = 1000  # the contract's, per call
+# How long a refill waits for a call that somebody waits for: two holds and half a minute's spending are left by then.
+_REFILL_LINGER_S = 0.25
 _REFUSALS_MAX = 10_000
 _UNREACHABLE_S = 0.5  # after a failed call: how long requests that need funds are refused without a new one
 _RETRY_AFTER_S = 1.0
@@ -80,6 +82,7 @@ class Acquirer:
         self._uncertain: dict[str, Lease] = {}  # by lease: asked, and no answer came: it may have been granted
         self._lasts: dict[str, Lease] = {}  # by account: leases for last requests, from the asking to their return
         self._wake = asyncio.Event()
+        self._refill_timer: asyncio.TimerHandle | None = None
         self._refusals: OrderedDict[str, _Refusal] = OrderedDict()
         self._unreachable_until = float("-inf")
         self._awaiting_funds: dict[str, Lease] = {}  # accounts whose requests wait for held funds to come back
@@ -156,8 +159,17 @@ class Acquirer:
         return self._book is not None and self._book.get(lease.account_id) is lease
 
     def refill(self, lease: Lease) -> None:
-        """Asks for more before it runs dry; nobody waits."""
-        self._ask(lease)
+        """Asks for more before it runs dry. Nobody waits, so it waits a moment for a call that others need anyway."""
+        if not lease.is_asking:
+            lease.is_asking = True
+            self._pending[lease.lease_id] = lease
+            if self._refill_timer is None:
+                self._refill_timer = asyncio.get_running_loop().call_later(_REFILL_LINGER_S, self._send_refills)
+
+    def _send_refills(self) -> None:
+        self._refill_timer = None
+        if self._pending:
+            self._wake.set()
 
     def on_freed(self, lease: Lease) -> None:
         """A hold has ended here: whoever waits for this account may go on."""
@@ -209,6 +221,7 @@ class Acquirer:
         if not lease.is_asking:
             lease.is_asking = True
             self._pending[lease.lease_id] = lease
+        if lease.lease_id in self._pending:  # else its call is on the way
             self._wake.set()
 
     async def _acquire(self, leases: list[Lease]) -> None:
