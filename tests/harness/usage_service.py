@@ -28,6 +28,15 @@ PRICE = pb.PriceVector(
     price_version="price-1", prompt="0.000001", completion="0.000002", input_cache_read="0.0000005", image="0.01"
 )
 
+# What an audit replays: accounts, leases, entries, events.
+_AUDITED = (
+    "SELECT account_id, available_nanousd, COALESCE(grace_nanousd, 0), overflow_nanousd, credited_nanousd, "
+    "charged_nanousd, refunded_nanousd FROM account",
+    "SELECT account_id, granted_nanousd, settled_nanousd, returned_nanousd, closed FROM lease",
+    "SELECT kind, account_id, debit_account_id, credit_account_id, amount_nanousd, request_id FROM entry",
+    "SELECT request_id, account_id, charged_nanousd, outcome, refunded_nanousd FROM usage_event",
+)
+
 
 def new_id() -> str:
     """A UUIDv7: a request id, a lease id."""
@@ -248,19 +257,9 @@ class UsageService:
         Sums for itself, and asks usage_svc's own auditor too.
         """
         await self.audit_rpc()
-        accounts = await self.rows(
-            "SELECT account_id, available_nanousd, COALESCE(grace_nanousd, 0), overflow_nanousd, credited_nanousd, "
-            "charged_nanousd, refunded_nanousd FROM account"
-        )
-        leases = await self.rows(
-            "SELECT account_id, granted_nanousd, settled_nanousd, returned_nanousd, closed FROM lease"
-        )
-        entries = await self.rows(
-            "SELECT kind, account_id, debit_account_id, credit_account_id, amount_nanousd, request_id FROM entry"
-        )
-        events = await self.rows(
-            "SELECT request_id, account_id, charged_nanousd, outcome, refunded_nanousd FROM usage_event"
-        )
+        async with self.database.snapshot() as transaction:  # edges may still be recording
+            connection = await transaction.connection()
+            accounts, leases, entries, events = [list((await connection.execute(text(sql))).all()) for sql in _AUDITED]
         balances: dict[str, int] = defaultdict(int)
         charges: dict[str, int] = defaultdict(int)
         for _, account_id, debit, credit, amount, _ in entries:
