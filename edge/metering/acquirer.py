@@ -82,7 +82,6 @@ class Acquirer:
         self._uncertain: dict[str, Lease] = {}  # by lease: asked, and no answer came: it may have been granted
         self._lasts: dict[str, Lease] = {}  # by account: leases for last requests, from the asking to their return
         self._wake = asyncio.Event()
-        self._refill_timer: asyncio.TimerHandle | None = None
         self._refusals: OrderedDict[str, _Refusal] = OrderedDict()
         self._unreachable_until = float("-inf")
         self._awaiting_funds: dict[str, Lease] = {}  # accounts whose requests wait for held funds to come back
@@ -163,13 +162,7 @@ class Acquirer:
         if not lease.is_asking:
             lease.is_asking = True
             self._pending[lease.lease_id] = lease
-            if self._refill_timer is None:
-                self._refill_timer = asyncio.get_running_loop().call_later(_REFILL_LINGER_S, self._send_refills)
-
-    def _send_refills(self) -> None:
-        self._refill_timer = None
-        if self._pending:
-            self._wake.set()
+            asyncio.get_running_loop().call_later(_REFILL_LINGER_S, self._wake.set)
 
     def on_freed(self, lease: Lease) -> None:
         """A hold has ended here: whoever waits for this account may go on."""

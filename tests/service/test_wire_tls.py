@@ -24,6 +24,7 @@ from protos.auth.v1 import auth_pb2_grpc as rpc
 from protos.client import TlsFiles, TlsReader, TlsUnusable, tls
 from tests.harness.auth_service import new_id, settings
 from tests.harness.certificates import Authority, settings_of
+from tests.harness.eventually import eventually
 from tollgate.settings import CommandSettings
 
 CALL_TIMEOUT_S = 10.0
@@ -178,7 +179,15 @@ async def test_a_service_whose_certificate_is_for_another_name_is_not_spoken_to(
             with pytest.raises(Unavailable):
                 await authenticate(channel)
             authority.issue("auth")
-            await authenticate(channel)
+
+            async def is_spoken_to() -> bool:
+                try:
+                    await authenticate(channel)
+                except Unavailable:  # the channel waits a moment between two tries to connect
+                    return False
+                return True
+
+            await eventually(is_spoken_to)
 
 
 async def test_half_written_certificates_are_left_alone_until_they_are_whole(authority: Authority) -> None:
