@@ -52,6 +52,8 @@ _log = logger(__name__)
 LISTEN_BACKLOG = 2048
 # What a connection whose requests are done may take to close.
 SHUTDOWN_TIMEOUT_S = 1.0
+# What requests whose upstreams were closed at the end of the drain time may take to be billed and answered.
+BREAK_OFF_S_MAX = 2.0
 MEMBER_READY_S_MAX = 10.0
 MEMBER_READY_POLL_S = 0.05
 # Requests of limited keys wait for this call; without an answer the edge limits by itself.
@@ -217,7 +219,7 @@ async def _open(configured: EdgeSettings, process: Lifetime, stack: AsyncExitSta
     port = listener.sockets[0].getsockname()[1]
     stack.push_async_callback(server.shutdown, SHUTDOWN_TIMEOUT_S)
     stack.callback(listener.close)
-    stack.push_async_callback(_drain, configured, readiness, generator, server, listener)
+    stack.push_async_callback(_drain, configured, readiness, generator, upstreams, server, listener)
     return Edge(port, metrics_server.port, generator, meter, catalog)
 
 
@@ -235,9 +237,18 @@ async def _until_ready(readiness: Readiness, process: Lifetime) -> None:
 
 
 async def _drain(
-    configured: EdgeSettings, readiness: Readiness, generator: Generator, server: Server, listener: asyncio.Server
+    configured: EdgeSettings,
+    readiness: Readiness,
+    generator: Generator,
+    upstreams: Upstreams,
+    server: Server,
+    listener: asyncio.Server,
 ) -> None:
-    """Not ready; then no new connections; then every open request to its end, or the drain time's."""
+    """Not ready; then no new connections; then every open request to its end, or the drain time's.
+
+    What is open then loses its upstream: as long as the meter is there, so that it has an outcome, and as long as its
+    client is, so that a cut answer does not look finished.
+    """
     readiness.stopping = True
     if configured.endpoint_lag_s:
         await asyncio.sleep(configured.endpoint_lag_s)
@@ -249,6 +260,14 @@ async def _drain(
             await generator.until_idle()
     except TimeoutError:
         _log.warning("drain time is over", open_requests=generator.open_requests)
+    else:
+        return
+    await upstreams.close()
+    try:
+        async with asyncio.timeout(BREAK_OFF_S_MAX):
+            await generator.until_idle()
+    except TimeoutError:
+        _log.warning("requests are cut", open_requests=generator.open_requests)
 
 
 def metering_settings(configured: EdgeSettings) -> MeteringSettings:

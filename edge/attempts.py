@@ -23,7 +23,7 @@ from protos.usage.v1 import usage_pb2
 _REFUSED_OUR_CREDENTIALS = frozenset({401, 402, 403})
 _NOTHING_SENT = frozenset({"connect", "connect_timeout"})
 # Not the deployment's doing: we gave the answer up, or it was too much for us.
-_OUR_DOING = frozenset({"abandoned", "too_large"})
+_OUR_DOING = frozenset({"abandoned", "stopped", "too_large"})
 _NONE_REACHABLE = "No server of this model can be reached right now."
 
 if TYPE_CHECKING:
@@ -50,6 +50,12 @@ def meant_for_us(status: int) -> bool:
     """Whether an upstream's status is about how we call it (our credentials, its address) and none of the customer's
     business."""
     return status in _REFUSED_OUR_CREDENTIALS or 300 <= status < 400
+
+
+def given_up(failure: Failure, gone: bool) -> bool:
+    """Whether an answer was given up for want of a client; `gone`: whether it has left. Leaving is not free, also when
+    this process ends before the usage comes; who stays until then has no part in it."""
+    return failure.kind == "abandoned" or (failure.kind == "stopped" and gone)
 
 
 def _cannot_serve(status: int) -> bool:
@@ -87,8 +93,10 @@ class Attempts:
             except Failure as caught:
                 failure = caught
                 self._failed(plan, deployment, caught)
-                if (caught.status and not _cannot_serve(caught.status)) or plan.connection.transport is None:
-                    break  # it had begun to answer: never generate twice; or nobody waits for it any more
+                if (caught.status and not _cannot_serve(caught.status)) or caught.kind == "stopped":
+                    break  # it had begun to answer: never generate twice; or there is no time for another
+                if plan.connection.transport is None:
+                    break  # nobody waits for it any more
                 continue
             if _cannot_serve(call.status):
                 self._health.failed(deployment.deployment_id, time.monotonic())
@@ -101,9 +109,8 @@ class Attempts:
                 plan.bill.ended_attempt("", call.status, time.monotonic())
             return call
         assert failure is not None  # there is at least one deployment, and none gave an answer
-        if (
-            failure.kind == "abandoned" and failure.status < 400
-        ):  # its client left, and nobody reads on: what was asked is not free for that
+        if failure.status < 400 and given_up(failure, plan.connection.transport is None):
+            # Its client left, and nobody reads on: what was asked is not free for that.
             await plan.bill.settle_estimated(0, CLIENT_GONE_STATUS, usage_pb2.ENDING_CLIENT_GONE)
             raise ClientGone
         error = _error_from_failure(failure)

@@ -15,7 +15,7 @@ from chassis.clock import Clock
 from edge import metrics
 from edge.access.bearer import grant_of, held_grant
 from edge.access.key_cache import Grant, KeyCache, Limits
-from edge.attempts import Attempts, Plan, meant_for_us
+from edge.attempts import Attempts, Plan, given_up, meant_for_us
 from edge.bill import BYTES_PER_TOKEN, RESOURCE_TO_PB, Bill
 from edge.http.answer import Answer, Sent, simple_answer
 from edge.http.body import ClientGone, held_body, read_rest
@@ -53,7 +53,6 @@ from pricing import hold_nanousd
 from protos.usage.v1 import usage_pb2
 
 _DONE = b"data: [DONE]\n\n"
-_CLIENTS_DOING = frozenset({"abandoned", "too_large"})
 # Far below what usage_svc finds plausible, so that no request can be made that it would set aside.
 IMAGES_MAX = 1000
 _EVENT_STREAM = "text/event-stream"
@@ -361,7 +360,7 @@ class Generator:
         if tap.usage is not None and not tap.unmetered:
             source = usage_pb2.USAGE_SOURCE_UPSTREAM_FINAL if whole else usage_pb2.USAGE_SOURCE_UPSTREAM_PARTIAL
             await bill.settle(tap.usage, source, 200, ending)
-        elif not whole and failure is not None and failure.kind in _CLIENTS_DOING:
+        elif not whole and failure is not None and (given_up(failure, relay.gone) or failure.kind == "too_large"):
             # What was delivered is not free because its client left, or asked for an event beyond the limit.
             await bill.settle_estimated(tap.delivered_events, 200, ending)
         else:

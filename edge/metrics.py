@@ -49,7 +49,7 @@ ABANDONED_DRAINS = Gauge("tollgate_edge_abandoned_drains", "Streams that are rea
 # was read on for too long). The last three close the upstream.
 ABANDONED = LoopCounter("tollgate_edge_abandoned_streams_total", "Streams whose client left before the end.", ["how"])
 # result: ok, status (an error status), connect, connect_timeout, first_byte_timeout, idle_timeout, closed, garbage,
-# too_large, abandoned.
+# too_large, abandoned, stopped (this process ended).
 ATTEMPTS = LoopCounter("tollgate_edge_upstream_attempts_total", "Calls to upstreams.", ["deployment", "result"])
 FAILOVERS = LoopCounter("tollgate_edge_upstream_failovers_total", "Times that another deployment was tried.", ["model"])
 STALE_RETRIES = Counter(

@@ -153,7 +153,9 @@ class EdgeSettings(ProcessSettings):
     endpoint_lag_s: Annotated[float, Field(ge=0)] = Field(
         5.0, description="After SIGTERM: how long to go on accepting while load balancers learn that we are not ready."
     )
-    drain_s: PositiveSeconds = Field(600.0, description="After that: how long open requests may take to finish.")
+    drain_s: PositiveSeconds = Field(
+        600.0, description="After that: how long open requests may take to finish; then their upstreams are closed."
+    )
 
     @model_validator(mode="after")
     def _https_is_whole(self) -> Self:

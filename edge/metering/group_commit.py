@@ -37,12 +37,12 @@ class GroupCommit:
         self._touched: set[SpoolLog] = set()
         self._is_scheduled = self._is_running = False
         self._round = Round(loop=self._loop)  # the next to start
-        self._done = Round(loop=self._loop)
-        self._done.set_result(None)
+        self.done = Round(loop=self._loop)  # for what waits for nothing
+        self.done.set_result(None)
         self._covered: list[tuple[SpoolLog, int]] = []
-        self._syncing: Round = self._done
+        self._syncing: Round = self.done
         self._disk = open_disk_sync(self._on_synced)
-        self._is_closed = False
+        self.is_closed = False
         self._start_s = 0.0
         self.failed: OSError | None = None
 
@@ -61,7 +61,7 @@ class GroupCommit:
             return self._round
         log.safe_seq = log.next_seq
         self._tick_later(self._sync_interval_s)
-        return self._done
+        return self.done
 
     async def forget(self, log: SpoolLog) -> None:
         """Waits until no sync uses a log's files, so that the log can be removed at once."""
@@ -75,7 +75,7 @@ class GroupCommit:
         Raises:
             OSError: the disk refuses; what it has not taken is lost.
         """
-        self._is_closed = True
+        self.is_closed = True
         self._disk.close()
         for log in logs:
             log.flush()
@@ -101,7 +101,7 @@ class GroupCommit:
             _log.error("spool not writable, will be tried again", error=str(error))
             self._tick_later(_WRITE_RETRY_S)
             return
-        if self._is_running or self._is_closed:
+        if self._is_running or self.is_closed:
             return
         early_s = self._start_s + ROUND_GAP_S - time.perf_counter()
         if early_s > 0 and any(log.open_count for log in self._touched):

@@ -245,6 +245,9 @@ class Meter:
         if not admission.is_open:
             raise RuntimeError(f"request {admission.request_id} was finished before")
         admission.is_open = False
+        if self._commit.is_closed:
+            _log.warning("outcome too late: the next start records edge_lost", request_id=admission.request_id)
+            return self._commit.done
         lease, log = admission.lease, admission.log
         event.request_id = admission.request_id
         event.account_id = admission.account_id

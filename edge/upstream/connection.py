@@ -27,7 +27,8 @@ class Failure(Exception):
     """A call that brought no whole answer. `kind` is what attempts and metrics show.
 
     connect, connect_timeout: nothing was sent. closed, first_byte_timeout, idle_timeout, garbage, too_large: something
-    may have been generated. abandoned: we gave it up ourselves. `status`: the answer's, if its head had come; else 0.
+    may have been generated. abandoned: we gave it up ourselves, since its client had left. stopped: this process ends.
+    `status`: the answer's, if its head had come; else 0.
     """
 
     def __init__(self, kind: str, detail: str = "") -> None:
@@ -289,6 +290,13 @@ class UpstreamConnection(asyncio.Protocol):
         """Closes at once; a call that is still on it must have ended or fails."""
         if self.transport is not None:
             self.transport.abort()
+
+    def stop(self) -> None:
+        """The same, and a call that is still on it is `stopped`: an answer that lasts until its connection closes must
+        not look whole."""
+        if self._call is not None:
+            self._call.abandon("stopped")
+        self.close()
 
     @property
     def open(self) -> bool:

@@ -20,7 +20,7 @@ class Pool:
         self._connect_timeout_s, self._idle_s, self._connections_max = connect_timeout_s, idle_s, connections_max
         self._idle: deque[UpstreamConnection] = deque()
         self._all: set[UpstreamConnection] = set()
-        self._opening = 0
+        self._opening: set[asyncio.Timeout] = set()
         self._retired = False
         self._loop = asyncio.get_running_loop()
 
@@ -42,11 +42,12 @@ class Pool:
         Raises:
             Failure: connect, connect_timeout.
         """
-        if len(self._all) + self._opening >= self._connections_max:
+        if len(self._all) + len(self._opening) >= self._connections_max:
             raise Failure("connect", f"all {self._connections_max} connections to this deployment are in use")
-        self._opening += 1
+        opening = asyncio.timeout(self._connect_timeout_s)
+        self._opening.add(opening)
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
+            async with opening:
                 _, connection = await self._loop.create_connection(
                     lambda: UpstreamConnection(self),
                     self._host,
@@ -59,7 +60,7 @@ class Pool:
         except OSError as error:  # refused, unreachable, no such host, TLS
             raise Failure("connect", str(error)) from None
         finally:
-            self._opening -= 1
+            self._opening.discard(opening)
         self._all.add(connection)
         return connection
 
@@ -84,6 +85,9 @@ class Pool:
             self._idle.popleft().close()
 
     def close(self) -> None:
-        """Closes everything; calls in flight fail."""
+        """Closes everything; calls in flight fail as `stopped`, and nobody waits for a connection any more."""
         for connection in list(self._all):
-            connection.close()
+            connection.stop()
+        for opening in self._opening:
+            if not opening.expired():
+                opening.reschedule(self._loop.time())

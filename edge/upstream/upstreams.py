@@ -56,6 +56,7 @@ class Upstreams:
         self._retired: list[Pool] = []
         self._gone: dict[str, tuple[float, Upstream]] = {}  # until when, for requests that were planned before
         self._refresh_at_s = 0.0
+        self._is_closed = False
         watchdog.keep_house(self._keep_house)
 
     def use(self, snapshot: Snapshot) -> None:
@@ -103,14 +104,19 @@ class Upstreams:
         """Sends a request on a new connection; `headers` are whole lines.
 
         Raises:
-            Failure: connect, connect_timeout.
+            Failure: connect, connect_timeout; connect also when everything was closed.
         """
         upstream = self._upstreams.get(deployment.deployment_id)
         if upstream is None:  # the catalog changed while this request was on its way
             _, upstream = self._gone.get(deployment.deployment_id, (0.0, None))
         if upstream is None:
             raise Failure("connect", "the deployment has left the catalog")
-        return self._start(upstream, await upstream.pool.fresh_connection(), resource, headers, body)
+        connection = None if self._is_closed else await upstream.pool.fresh_connection()
+        if connection is None or self._is_closed:
+            if connection is not None:
+                connection.close()
+            raise Failure("connect", "this process ends")
+        return self._start(upstream, connection, resource, headers, body)
 
     def _start(
         self, upstream: Upstream, connection: UpstreamConnection, resource: str, headers: bytes, body: bytes
@@ -141,8 +147,10 @@ class Upstreams:
         self._retired = [pool for pool in self._retired if pool.open_connections]
 
     async def close(self) -> None:
-        """Closes every connection."""
-        for pool in [*(u.pool for u in self._upstreams.values()), *self._retired]:
+        """Closes every connection, and lets nobody make another: calls in flight fail as `stopped`."""
+        self._is_closed = True
+        gone = [upstream for _, upstream in self._gone.values()]
+        for pool in {*(each.pool for each in (*self._upstreams.values(), *gone)), *self._retired}:
             pool.close()
         await asyncio.sleep(0)  # transports call connection_lost in the next step
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
+from structlog.testing import capture_logs
 
 from chassis import client, metrics
 from chassis.clock import SystemClock
@@ -739,6 +740,24 @@ async def test_an_admission_is_finished_once(local_usage: UsageService, settings
         await side.meter.finish(admission, spooled(event("a")), CHARGE)
         with pytest.raises(RuntimeError, match="finished before"):
             side.meter.finish(admission, spooled(event("a")), CHARGE)
+
+
+async def test_an_outcome_that_comes_after_the_end_is_dropped_and_the_next_start_calls_it_lost(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    await local_usage.credit("a", USD)
+    async with edge(local_usage.port, settings) as side:
+        await side.request("a")
+        late = await side.admit("a")
+    with capture_logs() as logs:
+        await asyncio.wait_for(side.meter.finish(late, spooled(event("a")), CHARGE), 1.0)
+    [line] = [each for each in logs if each["event"].startswith("outcome too late")]
+    assert line["request_id"] == late.request_id
+    async with edge(local_usage.port, settings) as side:
+        await asyncio.wait_for(side.meter.until_worked_off(), 5.0)
+    assert (await outcomes(local_usage))[late.request_id] == usage_pb2.OUTCOME_EDGE_LOST
+    balance = await local_usage.balance("a")
+    assert (balance.charged_nanousd, balance.reserved_nanousd) == (CHARGE, 0)
 
 
 async def test_a_cancelled_waiter_does_not_cancel_the_round_for_others(

@@ -1152,7 +1152,9 @@ class Attempt(_message.Message):
     status_code: _builtins.int
     """Its HTTP status; 0 if none came."""
     failure: _builtins.str
-    """Why it failed: connect, connect_timeout, first_byte_timeout, idle_timeout, closed, garbage, status; empty if not."""
+    """Why it failed: connect, connect_timeout, first_byte_timeout, idle_timeout, closed, garbage, too_large, status,
+    abandoned (its client had left), stopped (the edge ended); empty if not.
+    """
     duration_ms: _builtins.int
     """How long it took."""
     def __init__(
