@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from pytest_asyncio import is_async_test
 
 from tests.harness.postgres import PostgresServer, fresh_database, postgres_server
@@ -17,6 +18,10 @@ from tests.harness.postgres import PostgresServer, fresh_database, postgres_serv
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+# How long an example takes is the machine's doing, and no reason to fail.
+settings.register_profile("tollgate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tollgate")
 
 # Files are dealt out to the processes of a run in this order: what is long comes first, so that all end together.
 _LEVELS = ("e2e", "browser", "stack", "torture", "service", "unit")

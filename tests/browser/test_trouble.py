@@ -166,7 +166,7 @@ async def test_a_chat_that_is_stopped_or_breaks_says_what_happened_and_can_go_on
     await page.get_by_role("button", name="Stop").click()
     await expect(page.locator(".meter")).to_contain_text("Stopped before the answer began")
 
-    await message.fill("[[events=200 gap_ms=20]] half")
+    await message.fill("[[events=100 gap_ms=20]] half")
     await page.keyboard.press("Enter")
     await expect(page.locator(".meter").last).to_contain_text("so far")
     await page.get_by_role("button", name="Stop").click()

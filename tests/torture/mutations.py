@@ -44,7 +44,7 @@ def _ship_before_write(patch: Patch) -> None:
     def settle(self: Any, log: Any) -> Any:
         log.safe_seq = log.next_seq
         self._on_safe()
-        return self._done
+        return self.done
 
     patch(group_commit.GroupCommit, "settle", settle)
 
