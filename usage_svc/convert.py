@@ -1,7 +1,7 @@
 """Between the contract's messages and this service's values; the only file that knows both shapes."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from operator import attrgetter
 from typing import Annotated, Any
@@ -117,6 +117,17 @@ def hint_to_pb(hint: Hint | None) -> pb.RecallResponse:
     return pb.RecallResponse(lease_id=hint.lease_id, account_id=hint.account_id)
 
 
+def records_from_pb(records: Sequence[pb.Record]) -> list[Record]:
+    """A batch, which nearly always is nothing but rows of one edge's code. Never raises, as `record_from_pb`."""
+    encoded = [record.event_row for record in records]
+    if all(encoded):
+        try:
+            return list(map(_record_of_row, map(_row_from_bytes, encoded)))
+        except (ValueError, DecodeError):
+            pass  # one of them cannot be read: each by itself
+    return [record_from_pb(record) for record in records]
+
+
 def record_from_pb(record: pb.Record) -> Record:
     """Never raises: what cannot be posted says why, and what a newer edge wrote says that it is newer."""
     kind = record.WhichOneof("record")
@@ -135,10 +146,13 @@ def record_from_pb(record: pb.Record) -> Record:
 
 def _record_from_row(encoded: bytes) -> Record:
     try:
-        row = _row_from_bytes(encoded)
-        terms = _terms_from_bytes(row[1])
+        return _record_of_row(_row_from_bytes(encoded))
     except (ValueError, DecodeError):
         return NewerRecord() if _is_newer_row(encoded) else DamagedRecord("ROW_INVALID")
+
+
+def _record_of_row(row: tuple[Any, ...]) -> EventRecord:
+    terms = _terms_from_bytes(row[1])
     event = _new(UsageEvent, row[2:28] + (_attempts_from_row(row[28]), terms.price_version))  # noqa: RUF005 - faster
     return _new(EventRecord, (event, row[0], terms))
 

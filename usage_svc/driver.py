@@ -60,11 +60,21 @@ class Command(NamedTuple):
 
 
 class Insert(NamedTuple):
-    """Rows for a table, in the order of `columns`."""
+    """Rows for a table, by column: a sequence of values for each of `columns`, all of one length."""
 
     table: Table
     columns: tuple[str, ...]
-    rows: Sequence[Row]
+    values: Sequence[Sequence[Any]]
+
+    @property
+    def rows(self) -> Sequence[Any]:
+        """As many as there are rows; none, none."""
+        return self.values[0] if self.values else ()
+
+
+def insert_of_rows(table: Table, columns: tuple[str, ...], rows: Sequence[Row]) -> Insert:
+    """The same of rows, each in the order of `columns`."""
+    return Insert(table, columns, list(zip(*rows, strict=True)))
 
 
 ResultT = TypeVar("ResultT")
@@ -138,7 +148,7 @@ class Driver:
         if isinstance(command, Insert):
             # One statement for all rows, as a list per column: three times as fast as a statement per row.
             sql = _postgres_insert(command.table, command.columns)
-            await self._connection.execute(sql, *map(list, zip(*command.rows, strict=True)))
+            await self._connection.execute(sql, *map(list, command.values))
         else:
             await self._connection.executemany(_postgres(command.sql), command.rows)
 
@@ -220,8 +230,8 @@ def _execute_on_sqlite(connection: sqlite3.Connection, commands: Sequence[Comman
 
 def _insert_on_sqlite(connection: sqlite3.Connection, insert: Insert) -> None:
     """Many rows a statement, and a value that all rows share bound once: to bind is half of the cost of an insert."""
-    table, columns, rows = insert
-    by_column = list(zip(*rows, strict=True))
+    table, columns, by_column = insert
+    row_count = len(insert.rows)
     shared = [
         n
         for n, values in enumerate(by_column)
@@ -233,7 +243,7 @@ def _insert_on_sqlite(connection: sqlite3.Connection, insert: Insert) -> None:
     varying = list(zip(*(values for n, values in enumerate(by_column) if n not in is_shared), strict=True))
     rows_max = max(1, (_SQLITE_PARAMETERS_MAX - len(once)) // (len(columns) - len(once)))
     per_statement = min(_SQLITE_ROWS_PER_INSERT, rows_max)
-    together = len(rows) - len(rows) % per_statement
+    together = row_count - row_count % per_statement
     starts = range(0, together, per_statement)
     connection.executemany(
         _sqlite_insert(table, columns, is_shared, per_statement),

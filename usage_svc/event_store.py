@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from usage_svc.driver import Command, Insert, Query
+from usage_svc.driver import Command, Insert, Query, insert_of_rows
 from usage_svc.events import PriceTerms, UsageEvent
-from usage_svc.intake import PostedEvent
+from usage_svc.intake import Posted
 from usage_svc.ledger import ENTRIES_PER_BATCH
 from usage_svc.sessions import SessionId
 from usage_svc.tables import PriceVersionRow, QuarantineRow, UsageEventRow
@@ -32,7 +32,7 @@ def price_versions(versions: Iterable[str]) -> Query:
 
 def insert_price_versions(terms: Sequence[PriceTerms]) -> Insert:
     """Remembers vectors. Two sessions may see a version first at once: the second one's transaction runs again."""
-    return Insert(PriceVersionRow.__table__, PriceTerms._fields, sorted(terms))  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy
+    return insert_of_rows(PriceVersionRow.__table__, PriceTerms._fields, sorted(terms))  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy
 
 
 def delete_events(keys: Sequence[tuple[int, str]]) -> Command:
@@ -49,15 +49,15 @@ def open_batch(session_id: SessionId, first_seq: int, now_us: int) -> Query:
     )
 
 
-def insert_events(batch_id: int, first_seq: int, events: Iterable[PostedEvent]) -> Insert:
+def insert_events(batch_id: int, first_seq: int, posted: Posted) -> Insert:
     """Posts events. One whose id is there already ends the transaction, and it runs again, looking for such."""
     first_entry_id = batch_id * ENTRIES_PER_BATCH - first_seq
-    # Joined and not unpacked: a named tuple is unpacked item by item.
-    rows = [(day,) + event + (charge, overflow, first_entry_id + seq) for day, event, charge, overflow, seq in events]  # noqa: RUF005 - see above
-    return Insert(UsageEventRow.__table__, _EVENT_COLUMNS, rows)  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy
+    entry_ids = [first_entry_id + seq for seq in posted.seqs]
+    values = (posted.days, *posted.fields, posted.charges_nanousd, posted.overflows_nanousd, entry_ids)
+    return Insert(UsageEventRow.__table__, _EVENT_COLUMNS, values)  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy
 
 
 def insert_quarantined(session_id: SessionId, records: Iterable[tuple[int, str, bytes]], now_us: int) -> Insert:
     """Keeps records aside as (seq, reason, bytes)."""
     rows = [(session_id.spool_uuid, session_id.incarnation, *record, now_us) for record in records]
-    return Insert(QuarantineRow.__table__, _QUARANTINE_COLUMNS, rows)  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy
+    return insert_of_rows(QuarantineRow.__table__, _QUARANTINE_COLUMNS, rows)  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from usage_svc.driver import Command, Driver, Insert, Query, open_with
+from usage_svc.driver import Command, Driver, Query, insert_of_rows, open_with
 from usage_svc.intake import AccountChange
 from usage_svc.leases import Lease
 from usage_svc.ledger import ENTRIES_PER_BATCH, Posting
@@ -224,7 +224,7 @@ async def append_entry(driver: Driver, posting: Posting) -> None:
         "RETURNING batch_id, create_time_us"
     )
     row = (batch_id * ENTRIES_PER_BATCH, *posting, now_us)
-    await driver.execute_each(Insert(MovementRow.__table__, _MOVEMENT_COLUMNS, [row]))  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy
+    await driver.execute_each(insert_of_rows(MovementRow.__table__, _MOVEMENT_COLUMNS, [row]))  # type: ignore[attr-defined]  # SQLModel's, set by SQLAlchemy
 
 
 async def add_to_account(

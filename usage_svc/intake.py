@@ -1,10 +1,10 @@
 """What a batch of spooled records does to the books, decided in full before anything is written."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pricing import Price
 from usage_svc.events import EventRecord, Outcome, PriceTerms, Record, ReturnRecord, UsageEvent
@@ -21,6 +21,7 @@ from usage_svc.rating import (
 from usage_svc.sessions import SessionId
 
 _EDGE_LOST = int(Outcome.EDGE_LOST)
+_ACCOUNT, _LEASE = UsageEvent._fields.index("account_id"), UsageEvent._fields.index("lease_id")
 
 
 class RecordOutcome(IntEnum):
@@ -48,6 +49,31 @@ class PostedEvent(NamedTuple):
     seq: int
 
 
+class Posted(NamedTuple):
+    """Rows of the usage table by column, as the database takes them; `fields` are UsageEvent's, in its order."""
+
+    days: Sequence[int]
+    fields: Sequence[Sequence[Any]]
+    charges_nanousd: Sequence[int]
+    overflows_nanousd: Sequence[int]
+    seqs: Sequence[int]
+
+    def field(self, name: str) -> Sequence[Any]:
+        """A column of the events."""
+        return self.fields[UsageEvent._fields.index(name)]
+
+
+_NOTHING_POSTED = Posted((), [()] * len(UsageEvent._fields), (), (), ())
+
+
+def _posted(events: Iterable[PostedEvent]) -> Posted:
+    rows = list(events)
+    if not rows:
+        return _NOTHING_POSTED
+    days, fields, charges, overflows, seqs = zip(*rows, strict=True)
+    return Posted(days, list(zip(*fields, strict=True)), charges, overflows, seqs)
+
+
 @dataclass(slots=True)
 class AccountChange:
     """What a batch does to one account row. Charges inside a lease are not in it: they touch only the lease."""
@@ -61,7 +87,7 @@ class AccountChange:
 class Intake:
     """Everything that a batch writes, in one transaction."""
 
-    events: dict[str, PostedEvent] = field(default_factory=dict)
+    posted: Posted = _NOTHING_POSTED
     superseded: list[tuple[int, str]] = field(default_factory=list)
     leases: dict[str, Lease] = field(default_factory=dict)
     accounts: dict[str, AccountChange] = field(default_factory=dict)
@@ -78,6 +104,7 @@ class Sifted:
     request_ids_by_day: Mapping[int, Sequence[str]]
     lease_ids: Sequence[str]
     terms: Sequence[PriceTerms]
+    columns: Sequence[Sequence[Any]] | None = None  # the events' fields, where all of it is plausible events
 
 
 def sift(records: Sequence[Record], today: int, horizon_days: int) -> Sifted:
@@ -96,7 +123,7 @@ def _sift_at_once(records: Sequence[Record], today: int, horizon_days: int) -> S
         return None
     request_ids = columns[0]
     priced = [each for each in dict.fromkeys(terms) if each.price_version]
-    return Sifted({}, dict.fromkeys(request_ids, day), {day: request_ids}, sorted(set(columns[2])), priced)
+    return Sifted({}, dict.fromkeys(request_ids, day), {day: request_ids}, sorted(set(columns[2])), priced, columns)
 
 
 def _sift_one_by_one(records: Sequence[Record], today: int, horizon_days: int) -> Sifted:
@@ -138,28 +165,88 @@ class Lookups:
 
 def take_in(session_id: SessionId, first_seq: int, records: Sequence[Record], sifted: Sifted, known: Lookups) -> Intake:
     """Posts records in order on paper. Draws down the leases in `known`, which are this transaction's own copies."""
+    at_once = _take_in_at_once(session_id, first_seq, records, sifted, known)
+    return at_once or _take_in_one_by_one(session_id, first_seq, records, sifted, known)
+
+
+def _take_in_at_once(
+    session_id: SessionId, first_seq: int, records: Sequence[Record], sifted: Sifted, known: Lookups
+) -> Intake | None:
+    """The common case, where nothing is exceptional: each event is new, has its price, and fits its lease. None, and
+    nothing is drawn, for any other."""
+    columns = sifted.columns
+    if columns is None or known.seen_outcomes or len(sifted.days) != len(records):
+        return None  # of something else than plausible events, of requests that were posted before, or twice in it
+    if not all(terms in known.prices for terms in sifted.terms):
+        return None
+    charges = []
+    for event, _, terms in cast("Sequence[EventRecord]", records):
+        if event.outcome not in CHARGED_OUTCOMES:
+            charges.append(0)
+        elif (price := known.prices.get(terms)) is None:
+            return None
+        else:
+            charges.append(charge_of(event, price))
+    if max(charges) > MAX_AMOUNT_NANOUSD:
+        return None
+    owners = list(zip(columns[_LEASE], columns[_ACCOUNT], strict=True))
+    totals: dict[tuple[str, str], int] = {}
+    if owners.count(owners[0]) == len(owners):  # one account's batch: the busiest, and the cheapest
+        totals[owners[0]] = sum(charges)
+    else:
+        for owner, charge in zip(owners, charges, strict=True):
+            totals[owner] = totals.get(owner, 0) + charge
+    leases: dict[str, Lease] = {}
+    for (lease_id, account_id), total in totals.items():
+        if not total:
+            continue
+        lease = known.leases.get(lease_id)
+        if lease is None or lease.closed or not _is_ours(lease, session_id) or lease.account_id != account_id:
+            return None
+        if total > lease.reserved_nanousd:
+            return None
+        leases[lease_id] = lease
+    for (lease_id, _), total in totals.items():
+        if total:
+            leases[lease_id].settle(total)
+    seqs = range(first_seq, first_seq + len(records))
+    days = list(sifted.days.values())
+    return Intake(posted=Posted(days, columns, charges, [0] * len(charges), seqs), leases=leases)
+
+
+def _take_in_one_by_one(
+    session_id: SessionId, first_seq: int, records: Sequence[Record], sifted: Sifted, known: Lookups
+) -> Intake:
     intake = Intake()
+    events: dict[str, PostedEvent] = {}
     for seq, record in enumerate(records, start=first_seq):
         reason = sifted.reasons.get(seq - first_seq)
         if reason is None:
             if isinstance(record, EventRecord):
-                reason = _take_event(intake, session_id, seq, record, sifted.days, known)
+                reason = _take_event(intake, events, session_id, seq, record, sifted.days, known)
             elif isinstance(record, ReturnRecord):
                 reason = _take_return(intake, session_id, record, known)
             else:
                 reason = getattr(record, "reason", "EMPTY_RECORD")
         if reason is not None:
             intake.exceptions.append(Exceptional(seq, RecordOutcome.QUARANTINED, reason))
+    intake.posted = _posted(events.values())
     return intake
 
 
 def _take_event(
-    intake: Intake, session_id: SessionId, seq: int, record: EventRecord, days: Mapping[str, int], known: Lookups
+    intake: Intake,
+    events: dict[str, PostedEvent],
+    session_id: SessionId,
+    seq: int,
+    record: EventRecord,
+    days: Mapping[str, int],
+    known: Lookups,
 ) -> str | None:
     event, _, terms = record
     request_id = event.request_id
     day = days[request_id]
-    posted = intake.events.get(request_id)
+    posted = events.get(request_id)
     seen = known.seen_outcomes.get(request_id) if posted is None else posted.event.outcome
     # What an edge took for lost may have been measured by whoever read its spool: the measurement is the truth, in
     # whatever order the two arrive. An edge_lost is never charged, so there is nothing to take back.
@@ -180,7 +267,7 @@ def _take_event(
         intake.superseded.append((day, request_id))
     if charge:
         overflow = _settle(intake, session_id, event, charge, known)
-    intake.events[request_id] = tuple.__new__(PostedEvent, (day, event, charge, overflow, seq))
+    events[request_id] = tuple.__new__(PostedEvent, (day, event, charge, overflow, seq))
     return None
 
 

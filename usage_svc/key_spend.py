@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from usage_svc.intake import PostedEvent
+from usage_svc.intake import Posted
 from usage_svc.leases import NEAR_LIMIT_HOLDS, GrantOutcome
 
 PERIOD_ID = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?")
@@ -107,12 +107,13 @@ def period_bounds_us(period_id: str) -> tuple[int, int]:
     return (start - epoch) // timedelta(microseconds=1), (end - epoch) // timedelta(microseconds=1)
 
 
-def charges_by_key(events: Iterable[PostedEvent]) -> dict[str, list[tuple[int, int]]]:
+def charges_by_key(posted: Posted) -> dict[str, list[tuple[int, int]]]:
     """The charges of a batch, each with the moment of its admission, by key."""
     charges: dict[str, list[tuple[int, int]]] = {}
-    for posted in events:
-        if posted.charge_nanousd and posted.event.key_id:
-            charges.setdefault(posted.event.key_id, []).append((posted.event.admit_time_us, posted.charge_nanousd))
+    columns = (posted.field("key_id"), posted.field("admit_time_us"), posted.charges_nanousd)
+    for key_id, admit_time_us, charge in zip(*columns, strict=True):
+        if charge:
+            charges.setdefault(key_id, []).append((admit_time_us, charge))
     return charges
 
 

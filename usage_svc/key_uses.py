@@ -11,12 +11,11 @@ from chassis.database import Database
 from chassis.faults import Unavailable
 from chassis.log import logger
 from usage_svc.driver import Command, Query, Script, open_with, write_by_script
-from usage_svc.events import UsageEvent
+from usage_svc.intake import Posted
 
 FLUSH_INTERVAL_S = 2.0
 MAX_KEYS = 100_000  # noted and not written yet; those beyond wait for their next use
 
-_ACCOUNT, _KEY, _END = map(UsageEvent._fields.index, ("account_id", "key_id", "end_time_us"))
 _log = logger(__name__)
 
 
@@ -27,14 +26,11 @@ class KeyUses:
         self._database = database
         self._noted: dict[tuple[str, str], int] = {}
 
-    def note(self, events: Sequence[UsageEvent]) -> None:
+    def note(self, posted: Posted) -> None:
         """Remembers the latest end of each key's requests."""
-        columns = list(zip(*events, strict=True))
-        if not columns:
-            return
         noted = self._noted
-        keys = zip(columns[_ACCOUNT], columns[_KEY], strict=True)
-        for key, end_time_us in zip(keys, columns[_END], strict=True):
+        keys = zip(posted.field("account_id"), posted.field("key_id"), strict=True)
+        for key, end_time_us in zip(keys, posted.field("end_time_us"), strict=True):
             known_us = noted.get(key)
             if known_us is None:
                 if len(noted) < MAX_KEYS:

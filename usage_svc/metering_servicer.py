@@ -20,7 +20,7 @@ from usage_svc.convert import (
     hint_to_pb,
     limit_demand_from_pb,
     limit_share_to_pb,
-    record_from_pb,
+    records_from_pb,
     session_id_from_pb,
     session_id_to_pb,
     spend_demand_from_pb,
@@ -103,11 +103,11 @@ class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
         recorded = await self._recorder.record(
             session_id,
             first_seq,
-            [record_from_pb(record) for record in request.records],
+            records_from_pb(request.records),
             lambda index: request.records[index].SerializeToString(),
         )
         if recorded.intake is not None:
-            self._key_uses.note([posted.event for posted in recorded.intake.events.values()])
+            self._key_uses.note(recorded.intake.posted)
             changes = recorded.intake.accounts.items()
             self._signals.freed([account_id for account_id, change in changes if change.available_nanousd > 0])
         return pb.RecordUsageResponse(

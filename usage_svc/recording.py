@@ -11,18 +11,14 @@ from chassis.faults import FailedPrecondition, NotFound
 from pricing import Price
 from usage_svc import event_store, funds_store, key_spend_store, metrics, prices, session_store
 from usage_svc.driver import Query, Script, write_by_script
-from usage_svc.events import Outcome, PriceTerms, Record, Source, UsageEvent, is_newer
+from usage_svc.events import Outcome, PriceTerms, Record, Source, is_newer
 from usage_svc.intake import Exceptional, Intake, Lookups, RecordOutcome, Sifted, sift, take_in
 from usage_svc.key_spend import charges_by_key, spent_in
 from usage_svc.prices import PriceBook
 from usage_svc.rating import MICROSECONDS_PER_DAY
 from usage_svc.sessions import SessionId, SessionState, records_to_skip
 
-_OUTCOME, _SOURCE = UsageEvent._fields.index("outcome"), UsageEvent._fields.index("source")
-_TOKENS = {
-    kind: UsageEvent._fields.index(f"{kind}_tokens")
-    for kind in ("prompt", "completion", "cached", "cache_write", "reasoning")
-}
+_TOKEN_KINDS = ("prompt", "completion", "cached", "cache_write", "reasoning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +100,16 @@ class Recorder:
             for seq, outcome, reason in intake.exceptions
             if outcome is RecordOutcome.QUARANTINED
         ]
-        charges = charges_by_key(intake.events.values())
         opening = [event_store.open_batch(session_id, session.next_seq, now_us)]
-        if charges:
-            opening.append(key_spend_store.limited(charges))
+        if key_ids := set(intake.posted.field("key_id")) - {""}:
+            opening.append(key_spend_store.limited(key_ids))
         ((batch_id,),), *limited = yield opening
-        spent = spent_in(charges, ((row[0], row[1]) for rows in limited for row in rows))
+        limits = [(row[0], row[1]) for rows in limited for row in rows]
+        spent = spent_in(charges_by_key(intake.posted), limits) if limits else {}
         yield (
             event_store.insert_price_versions(verdicts.first_seen),
             event_store.delete_events(intake.superseded),
-            event_store.insert_events(batch_id, session.next_seq, intake.events.values()),
+            event_store.insert_events(batch_id, session.next_seq, intake.posted),
             event_store.insert_quarantined(session_id, quarantined, now_us),
             funds_store.update_spent(intake.leases.values()),
             funds_store.apply_changes(intake.accounts),
@@ -158,14 +154,13 @@ def _count(recorded: Recorded, records: int, duration_s: float) -> None:
     intake = recorded.intake
     if intake is None:
         return
-    if intake.events:
-        _, events, charges, _, _ = zip(*intake.events.values(), strict=True)
-        columns = list(zip(*events, strict=True))
-        for (outcome, source), count in Counter(zip(columns[_OUTCOME], columns[_SOURCE], strict=True)).items():
-            metrics.EVENTS.labels(Outcome(outcome).name.lower(), Source(source).name.lower()).inc(count)
-        for kind, column in _TOKENS.items():
-            metrics.TOKENS.labels(kind).inc(sum(columns[column]))
-        metrics.CHARGED.inc(sum(charges))
+    posted = intake.posted
+    kinds = Counter(zip(posted.field("outcome"), posted.field("source"), strict=True))
+    for (outcome, source), count in kinds.items():
+        metrics.EVENTS.labels(Outcome(outcome).name.lower(), Source(source).name.lower()).inc(count)
+    for kind in _TOKEN_KINDS:
+        metrics.TOKENS.labels(kind).inc(sum(posted.field(f"{kind}_tokens")))
+    metrics.CHARGED.inc(sum(posted.charges_nanousd))
     for why, overflow in intake.overflows.items():
         metrics.OVERFLOW.labels(why).inc(overflow)
     for exceptional in intake.exceptions:

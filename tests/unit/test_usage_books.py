@@ -225,11 +225,9 @@ class Books(RuleBasedStateMachine):
         fresh = records[skip:]
         sifted = sift(fresh, TODAY, 35)
         assert not sifted.reasons
-        intake = take_in(
-            edge.session_id, cursor, fresh, sifted, Lookups(self.leases, dict.fromkeys(self.posted, 1), self.prices, {})
-        )
-        for posted in intake.events.values():
-            self.posted[posted.event.request_id] = posted.charge_nanousd
+        seen = {request_id: 1 for request_id in sifted.days if request_id in self.posted}
+        intake = take_in(edge.session_id, cursor, fresh, sifted, Lookups(self.leases, seen, self.prices, {}))
+        self.posted |= zip(intake.posted.field("request_id"), intake.posted.charges_nanousd, strict=True)
         for account_id, change in intake.accounts.items():
             self.available[account_id] += change.available_nanousd
             self.overflow[account_id] += change.overflow_nanousd
