@@ -22,7 +22,9 @@ help: ## Lists these targets
 run: $(VENV)/.runs ## Installs, starts all four processes with a local model behind them, and says how to use them
 	@exec $(BIN)/tollgate up --local-model $(ARGS)
 
-test: $(VENV)/.develops ## Runs all tests but those of check-k8s, a process per core
+# Tests wait for processes, databases and clocks half of the time: two per core.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
+test: $(VENV)/.develops ## Runs all tests but those of check-k8s, two processes per core
 	@tests/browser/install-chromium.sh
 	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/k8s $(ARGS)
 
