@@ -9,7 +9,9 @@ UV_INSTALL := $(UV) pip install --python $(BIN)/python --compile-bytecode
 PROTOS := $(wildcard protos/*/v1/*.proto)
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I.
 # A process that crashes is not replaced: by files, pytest-xdist 3.8 then waits for ever (pytest-dev/pytest-xdist#1323).
-PARALLEL := -n auto --dist loadfile --max-worker-restart=0
+# Tests wait for processes, databases and clocks half of the time: two at once per core.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
+PARALLEL = -n $(WORKERS) --dist loadfile --max-worker-restart=0
 LOGO := \033[1m==>\033[0m
 
 .DEFAULT_GOAL := help
@@ -22,8 +24,6 @@ help: ## Lists these targets
 run: $(VENV)/.runs ## Installs, starts all four processes with a local model behind them, and says how to use them
 	@exec $(BIN)/tollgate up --local-model $(ARGS)
 
-# Tests wait for processes, databases and clocks half of the time: two per core.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 test: $(VENV)/.develops ## Runs all tests but those of check-k8s, two processes per core
 	@tests/browser/install-chromium.sh
 	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/k8s $(ARGS)
