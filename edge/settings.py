@@ -130,7 +130,7 @@ class EdgeSettings(ProcessSettings):
         0.0,
         description="For how long accounts should be able to go on at their present rate of spending while usage_svc "
         "cannot be reached: what is leased for each is then larger by two to four times that spend, where it has the "
-        "funds. 0: at least a quarter of a minute. Of no use beyond TOLLGATE_USAGE_SESSION_TTL_S.",
+        "funds. 0: at least half a minute. Of no use beyond TOLLGATE_USAGE_SESSION_TTL_S.",
     )
 
     log_body_bytes_max: Annotated[int, Field(ge=1, le=4 * 1024 * 1024)] = Field(

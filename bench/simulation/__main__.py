@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--edges", type=int, default=100)
     parser.add_argument("--requests-per-s", type=float, default=5_000)
     parser.add_argument("--seconds", type=int, default=60, help="measured, after the warm-up")
-    parser.add_argument("--warm-up", type=int, default=65, help="seconds; leases remember a minute")
+    parser.add_argument("--warm-up", type=int, default=65, help="seconds; leases remember two minutes")
     parser.add_argument("--output", type=Path, help="folder for simulation.md and its plots")
     told = parser.parse_args()
     with ProcessPoolExecutor(2) as processes:

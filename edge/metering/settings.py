@@ -35,7 +35,7 @@ class MeteringSettings:
     acquire_calls_max: int = 4  # at once; each carries up to 1000 accounts
     session_margin_s: float = 5.0  # admission ends this long before usage_svc may call the session lost
     heartbeat_s_max: float = 5.0
-    lease_window_s: float = 60.0  # leases are sized by the peak of open holds within it, and idle after it
+    lease_window_s: float = 120.0  # leases are sized by the peak of open holds within it, and idle after it
     outage_s: float = 0.0  # leases are large enough to go on without usage_svc for this long; 0: as it comes
     leases_max: int = 10_000
     refusal_memory_s: float = 1.0  # a refused account causes no further call for this long
