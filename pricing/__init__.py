@@ -5,7 +5,15 @@ agree. No I/O and nothing else may live here (docs/billing.md, "Money"; held by 
 """
 
 from pricing.price import MAX_PRICE_DECIMALS, MAX_PRICE_USD, Price
-from pricing.rating import charge_nanousd, hold_nanousd
+from pricing.rating import charge_nanousd, charges_nanousd, hold_nanousd
 from pricing.token_usage import TokenUsage
 
-__all__ = ["MAX_PRICE_DECIMALS", "MAX_PRICE_USD", "Price", "TokenUsage", "charge_nanousd", "hold_nanousd"]
+__all__ = [
+    "MAX_PRICE_DECIMALS",
+    "MAX_PRICE_USD",
+    "Price",
+    "TokenUsage",
+    "charge_nanousd",
+    "charges_nanousd",
+    "hold_nanousd",
+]

@@ -1,23 +1,20 @@
-"""Between the contract's messages and this service's values; the only file that knows both shapes."""
+"""Between the contract's messages and this service's values; besides event_rows.py the only file that knows both."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from operator import attrgetter
-from typing import Annotated, Any
 
-import msgspec
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from protos.usage.v1 import usage_pb2 as pb
 from usage_svc.auditor import Findings
+from usage_svc.event_rows import columns_from_rows, record_from_row, terms_from_bytes
 from usage_svc.events import (
     EVENT_FIELDS,
-    SCHEMA_KNOWN,
     TOKEN_FIELDS,
+    Batch,
     DamagedRecord,
     EventRecord,
     NewerRecord,
@@ -35,16 +32,6 @@ from usage_svc.reading import Entry, FinishedRequest, UsageSums
 from usage_svc.sessions import Session, SessionId, SessionSummary
 from usage_svc.signals import Funds, Hint
 
-# The contract's Record.event_row: schema, price, a UsageEvent up to its attempts. Numbers are as wide as their columns.
-_Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
-_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-_ROW_KINDS = {name: _Int64 if kind is int else kind for name, kind in UsageEvent.__annotations__.items()}
-_ROW_KINDS |= {"status_code": _Int32, "attempts": tuple[tuple[str, _Int32, str, _Int64], ...]}
-del _ROW_KINDS["price_version"]
-_row_from_bytes: Callable[[bytes], tuple[Any, ...]] = msgspec.msgpack.Decoder(
-    tuple.__class_getitem__((_Int64, bytes, *_ROW_KINDS.values()))
-).decode
-_anything_from_bytes = msgspec.msgpack.Decoder().decode
 # Before each attempt stand its tag (field 22, length-delimited) and its length, of one byte up to 127.
 _ATTEMPT_HEADS = tuple(b"\xb2\x01" + bytes((length,)) for length in range(128))
 # One getter for many fields costs half of naming each.
@@ -117,77 +104,27 @@ def hint_to_pb(hint: Hint | None) -> pb.RecallResponse:
     return pb.RecallResponse(lease_id=hint.lease_id, account_id=hint.account_id)
 
 
-def records_from_pb(records: Sequence[pb.Record]) -> list[Record]:
-    """A batch, which nearly always is nothing but rows of one edge's code. Never raises, as `record_from_pb`."""
+def batch_from_pb(records: Sequence[pb.Record]) -> Batch:
+    """A call's records. Never raises, as `record_from_pb`."""
     encoded = [record.event_row for record in records]
-    if all(encoded):
-        try:
-            return list(map(_record_of_row, map(_row_from_bytes, encoded)))
-        except (ValueError, DecodeError):
-            pass  # one of them cannot be read: each by itself
-    return [record_from_pb(record) for record in records]
+    columns = columns_from_rows(encoded) if encoded and all(encoded) else None
+    return Batch(len(encoded), columns, lambda: [record_from_pb(record) for record in records])
 
 
 def record_from_pb(record: pb.Record) -> Record:
     """Never raises: what cannot be posted says why, and what a newer edge wrote says that it is newer."""
     kind = record.WhichOneof("record")
     if kind == "event_row":
-        return _record_from_row(record.event_row)
+        return record_from_row(record.event_row)
     if kind == "event":
         event = record.event
-        terms = _terms_from_bytes(event.price.SerializeToString())
+        terms = terms_from_bytes(event.price.SerializeToString())
         return _new(EventRecord, (_event_from_pb(event, terms.price_version), event.schema, terms))
     if kind == "lease_return":
         return ReturnRecord(record.lease_return.lease_id, record.lease_return.returned_total_nanousd)
     if kind == "unreadable":
         return DamagedRecord("UNREADABLE")
     return NewerRecord() if len(UnknownFieldSet(record)) else DamagedRecord("EMPTY_RECORD")
-
-
-def _record_from_row(encoded: bytes) -> Record:
-    try:
-        return _record_of_row(_row_from_bytes(encoded))
-    except (ValueError, DecodeError):
-        return NewerRecord() if _is_newer_row(encoded) else DamagedRecord("ROW_INVALID")
-
-
-def _record_of_row(row: tuple[Any, ...]) -> EventRecord:
-    terms = _terms_from_bytes(row[1])
-    event = _new(UsageEvent, row[2:28] + (_attempts_from_row(row[28]), terms.price_version))  # noqa: RUF005 - faster
-    return _new(EventRecord, (event, row[0], terms))
-
-
-def _is_newer_row(encoded: bytes) -> bool:
-    try:
-        row = _anything_from_bytes(encoded)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(row, list) and bool(row) and isinstance(row[0], int) and row[0] > SCHEMA_KNOWN
-
-
-@functools.lru_cache(maxsize=10_000)
-def _attempts_from_row(attempts: tuple[tuple[str, int, str, int], ...]) -> bytes:
-    # Cached, since nearly all are one call to one of a few deployments that took some milliseconds.
-    messages = [
-        pb.Attempt(deployment_id=deployment_id, status_code=status_code, failure=failure, duration_ms=duration_ms)
-        for deployment_id, status_code, failure, duration_ms in attempts
-    ]
-    return pb.UsageEvent(attempts=messages).SerializeToString()
-
-
-@functools.lru_cache(maxsize=1000)
-def _terms_from_bytes(price_vector: bytes) -> PriceTerms:
-    # Cached by its bytes: nearly all events of a batch share a handful of prices.
-    price = pb.PriceVector.FromString(price_vector)
-    return PriceTerms(
-        price.price_version,
-        price.prompt,
-        price.completion,
-        price.input_cache_read,
-        price.input_cache_write,
-        price.image,
-        price.request,
-    )
 
 
 def _attempts_to_bytes(event: pb.UsageEvent) -> bytes:

@@ -240,7 +240,7 @@ def _insert_on_sqlite(connection: sqlite3.Connection, insert: Insert) -> None:
     del shared[len(columns) - 1 :]  # a table needs one column that varies: of a single row all are shared
     once = tuple(by_column[n][0] for n in shared)
     is_shared = frozenset(shared)
-    varying = list(zip(*(values for n, values in enumerate(by_column) if n not in is_shared), strict=True))
+    varying = list(zip(*(_bindable(values) for n, values in enumerate(by_column) if n not in is_shared), strict=True))
     rows_max = max(1, (_SQLITE_PARAMETERS_MAX - len(once)) // (len(columns) - len(once)))
     per_statement = min(_SQLITE_ROWS_PER_INSERT, rows_max)
     together = row_count - row_count % per_statement
@@ -252,6 +252,18 @@ def _insert_on_sqlite(connection: sqlite3.Connection, insert: Insert) -> None:
     connection.executemany(
         _sqlite_insert(table, columns, is_shared, 1), [once + values for values in varying[together:]]
     )
+
+
+def _bindable(values: Sequence[Any]) -> Sequence[Any]:
+    """Values of the types that Python's sqlite3 binds as they are: for any other it first looks for an adapter, which
+    costs more than to bind."""
+    if isinstance(values[0], (bytes, bool)):
+        kinds = set(map(type, values))
+        if kinds == {bytes}:
+            return list(map(bytearray, values))
+        if kinds == {bool}:
+            return list(map(int, values))
+    return values
 
 
 def _run_on_sqlite(connection: sqlite3.Connection, script: Script[ResultT]) -> ResultT:

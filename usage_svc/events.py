@@ -1,7 +1,9 @@
 """What an edge spools, as values: usage events, returns of funds, and what cannot be understood."""
 
+from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 SCHEMA_KNOWN = 1  # the newest layout of a usage event that this code understands
 
@@ -126,3 +128,30 @@ Record = EventRecord | ReturnRecord | DamagedRecord | NewerRecord
 def is_newer(record: Record) -> bool:
     """Whether the record waits for newer code: such a one is refused whole, never half understood."""
     return isinstance(record, NewerRecord) or (isinstance(record, EventRecord) and record.schema > SCHEMA_KNOWN)
+
+
+class EventColumns(NamedTuple):
+    """A batch that is nothing but events of the newest layout, by column; `fields` are UsageEvent's, in its order.
+
+    Each number is within the gate's bounds for it. `terms` are each event's, `distinct_terms` the few that there are.
+    """
+
+    fields: Sequence[Sequence[Any]]
+    terms: Sequence[PriceTerms]
+    distinct_terms: Sequence[PriceTerms]
+
+    def field(self, name: str) -> Sequence[Any]:
+        """One of the fields, for all events."""
+        return self.fields[UsageEvent._fields.index(name)]
+
+
+class Batch:
+    """The records of one call. `columns` is what they are where they are nothing else, as nearly always; each by itself
+    they are read only when somebody asks."""
+
+    def __init__(self, size: int, columns: EventColumns | None, read: Callable[[], Sequence[Record]]) -> None:
+        self.size, self.columns, self._read = size, columns, read
+
+    @cached_property
+    def records(self) -> Sequence[Record]:
+        return self._read()

@@ -29,8 +29,11 @@ class KeyUses:
     def note(self, posted: Posted) -> None:
         """Remembers the latest end of each key's requests."""
         noted = self._noted
-        keys = zip(posted.field("account_id"), posted.field("key_id"), strict=True)
-        for key, end_time_us in zip(keys, posted.field("end_time_us"), strict=True):
+        keys = list(zip(posted.field("account_id"), posted.field("key_id"), strict=True))
+        end_times_us = posted.field("end_time_us")
+        if keys and keys.count(keys[0]) == len(keys):  # one key's batch: only the busiest have those
+            keys, end_times_us = keys[:1], [max(end_times_us)]
+        for key, end_time_us in zip(keys, end_times_us, strict=True):
             known_us = noted.get(key)
             if known_us is None:
                 if len(noted) < MAX_KEYS:

@@ -13,6 +13,7 @@ from protos.usage.v1 import usage_pb2 as pb
 from protos.usage.v1 import usage_pb2_grpc
 from usage_svc import bounds, session_store
 from usage_svc.convert import (
+    batch_from_pb,
     demand_from_pb,
     duration_to_pb,
     exceptional_to_pb,
@@ -20,7 +21,6 @@ from usage_svc.convert import (
     hint_to_pb,
     limit_demand_from_pb,
     limit_share_to_pb,
-    records_from_pb,
     session_id_from_pb,
     session_id_to_pb,
     spend_demand_from_pb,
@@ -103,7 +103,7 @@ class MeteringServicer(usage_pb2_grpc.MeteringServiceServicer):
         recorded = await self._recorder.record(
             session_id,
             first_seq,
-            records_from_pb(request.records),
+            batch_from_pb(request.records),
             lambda index: request.records[index].SerializeToString(),
         )
         if recorded.intake is not None:

@@ -2,21 +2,20 @@
 
 import itertools
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chassis.database import Database
 from chassis.faults import FailedPrecondition, NotFound
 from pricing import Price
-from usage_svc import event_store, funds_store, key_spend_store, metrics, prices, session_store
+from usage_svc import bulk, event_store, funds_store, key_spend_store, metrics, prices, session_store
 from usage_svc.driver import Query, Script, write_by_script
-from usage_svc.events import Outcome, PriceTerms, Record, Source, is_newer
+from usage_svc.events import Batch, Outcome, PriceTerms, Record, Source, is_newer
 from usage_svc.intake import Exceptional, Intake, Lookups, RecordOutcome, Sifted, sift, take_in
 from usage_svc.key_spend import charges_by_key, spent_in
 from usage_svc.prices import PriceBook
 from usage_svc.rating import MICROSECONDS_PER_DAY
-from usage_svc.sessions import SessionId, SessionState, records_to_skip
+from usage_svc.sessions import Session, SessionId, SessionState, records_to_skip
 
 _TOKEN_KINDS = ("prompt", "completion", "cached", "cache_write", "reasoning")
 
@@ -40,7 +39,7 @@ class Recorder:
         self._price_book = PriceBook()
 
     async def record(
-        self, session_id: SessionId, first_seq: int, records: Sequence[Record], bytes_at: Callable[[int], bytes]
+        self, session_id: SessionId, first_seq: int, batch: Batch, bytes_at: Callable[[int], bytes]
     ) -> Recorded:
         """Posts what of a batch is not posted yet and moves the cursor, durably, before it returns.
 
@@ -56,17 +55,17 @@ class Recorder:
             self._database,
             # Requests that were posted before are rare: first it is taken that there are none, and the key on their ids
             # ends that try if there is one.
-            lambda: self._post(session_id, first_seq, records, bytes_at, look_for_repeats=next(tries) > 0),
+            lambda: self._post(session_id, first_seq, batch, bytes_at, look_for_repeats=next(tries) > 0),
         )
         self._price_book.add(recorded.prices)
-        _count(recorded, len(records), time.perf_counter() - start)
+        _count(recorded, batch.size, time.perf_counter() - start)
         return recorded
 
     def _post(
         self,
         session_id: SessionId,
         first_seq: int,
-        records: Sequence[Record],
+        batch: Batch,
         bytes_at: Callable[[int], bytes],
         *,
         look_for_repeats: bool,
@@ -78,23 +77,15 @@ class Recorder:
                 "this database never opened that session: if it was restored from a copy, the spool must be kept, and "
                 "the operator asked",
             )
-        skip = records_to_skip(session.next_seq, first_seq, len(records))
-        if skip == len(records):
+        skip = records_to_skip(session.next_seq, first_seq, batch.size)
+        if skip == batch.size:
             return Recorded(session.next_seq)
         if session.state is SessionState.DRAINED:
             raise FailedPrecondition("SESSION_DRAINED", "the session was sealed: it takes no further records")
         if skip is None:
             return Recorded(session.next_seq)
-        fresh = _until_newer(records[skip:])
-        if not fresh:
-            raise FailedPrecondition(
-                "SCHEMA_TOO_NEW",
-                f"record {session.next_seq} was written by a newer edge: keep it, and upgrade usage_svc",
-            )
-        sifted = sift(fresh, now_us // MICROSECONDS_PER_DAY, self._horizon_days)
-        known, verdicts = yield from self._look_up(sifted, look_for_repeats=look_for_repeats)
-        intake = take_in(session_id, session.next_seq, fresh, sifted, known)
-        next_seq = session.next_seq + len(fresh)
+        fresh, intake, verdicts = yield from self._decide(session, batch, skip, now_us, look_for_repeats)
+        next_seq = session.next_seq + fresh
         quarantined = [
             (seq, reason, bytes_at(seq - first_seq))
             for seq, outcome, reason in intake.exceptions
@@ -117,6 +108,32 @@ class Recorder:
             session_store.advance(session_id, next_seq),
         )
         return Recorded(next_seq, intake.exceptions, intake, verdicts.prices)
+
+    def _decide(
+        self, session: Session, batch: Batch, skip: int, now_us: int, look_for_repeats: bool
+    ) -> Script[tuple[int, Intake, prices.Verdicts]]:
+        """How many records are new and understood, what they do to the books, and what of prices was learnt.
+
+        Raises:
+            FailedPrecondition: the first of them needs newer code (SCHEMA_TOO_NEW).
+        """
+        session_id, first_seq, today = session.session_id, session.next_seq, now_us // MICROSECONDS_PER_DAY
+        if batch.columns is not None and not skip:
+            sifted = bulk.sift(batch.columns, today, self._horizon_days)
+            if sifted is not None:
+                known, verdicts = yield from self._look_up(sifted, look_for_repeats=look_for_repeats)
+                intake = bulk.take_in(session_id, first_seq, batch.columns, sifted, known)
+                if intake is not None:
+                    return batch.size, intake, verdicts
+        records = _until_newer(batch.records[skip:])
+        if not records:
+            raise FailedPrecondition(
+                "SCHEMA_TOO_NEW",
+                f"record {first_seq} was written by a newer edge: keep it, and upgrade usage_svc",
+            )
+        sifted = sift(records, today, self._horizon_days)
+        known, verdicts = yield from self._look_up(sifted, look_for_repeats=look_for_repeats)
+        return len(records), take_in(session_id, first_seq, records, sifted, known), verdicts
 
     def _look_up(self, sifted: Sifted, *, look_for_repeats: bool) -> Script[tuple[Lookups, prices.Verdicts]]:
         known_prices = self._price_book.known(sifted.terms)
@@ -155,8 +172,9 @@ def _count(recorded: Recorded, records: int, duration_s: float) -> None:
     if intake is None:
         return
     posted = intake.posted
-    kinds = Counter(zip(posted.field("outcome"), posted.field("source"), strict=True))
-    for (outcome, source), count in kinds.items():
+    kinds = list(zip(posted.field("outcome"), posted.field("source"), strict=True))
+    for outcome, source in set(kinds):
+        count = kinds.count((outcome, source))
         metrics.EVENTS.labels(Outcome(outcome).name.lower(), Source(source).name.lower()).inc(count)
     for kind in _TOKEN_KINDS:
         metrics.TOKENS.labels(kind).inc(sum(posted.field(f"{kind}_tokens")))

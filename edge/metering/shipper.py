@@ -126,7 +126,9 @@ class Shipper:
             log = self._live
             if log is None or log.ship_seq >= log.safe_seq:
                 continue
-            if await self._ship(log):
+            is_shipped = await self._ship(log)
+            self._look_anew()
+            if is_shipped:
                 retry_s = _RETRY_S_MIN
                 self._on_shipped()
             else:
@@ -181,6 +183,12 @@ class Shipper:
             self._wake.set()
         elif self._linger is None:
             self._linger = asyncio.get_running_loop().call_later(self._settings.ship_linger_s, self._wake.set)
+
+    def _look_anew(self) -> None:
+        """After a batch: what came while it was on its way found it still counted as waiting, and thought that another
+        was full. `_arm` tells whether one is."""
+        if self._linger is None or self._linger.when() > asyncio.get_running_loop().time():
+            self._wake.clear()
 
     async def _ship(self, log: SpoolLog) -> bool:
         """One batch. Whether anything moved; otherwise it should be tried again later."""

@@ -218,6 +218,25 @@ async def test_a_thousand_requests_of_one_account_need_few_calls(
     await local_usage.audit()
 
 
+async def test_under_load_every_batch_is_full_but_the_last(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    """Records that come while a batch is on its way wait for the next full one."""
+    await local_usage.credit("a", 500 * USD)
+    before = calls("RecordUsage")
+    async with edge(local_usage.port, replace(settings, ship_linger_s=60.0, ship_batch_max=50)) as side:
+
+        async def client() -> None:
+            for _ in range(255):
+                await side.request("a")
+
+        await asyncio.gather(*(client() for _ in range(4)))
+        await eventually(lambda: side.meter._shipper.unshipped_records == 20)
+        assert calls("RecordUsage") - before == 20
+    assert calls("RecordUsage") - before == 21
+    assert (await local_usage.balance("a")).charged_nanousd == 1020 * CHARGE
+
+
 async def test_cold_accounts_share_calls_and_one_account_has_one_demand_at_a_time(
     local_usage: UsageService, settings: MeteringSettings
 ) -> None:

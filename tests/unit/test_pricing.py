@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricing import MAX_PRICE_DECIMALS, MAX_PRICE_USD, Price, TokenUsage, charge_nanousd, hold_nanousd
+from pricing import MAX_PRICE_DECIMALS, MAX_PRICE_USD, Price, TokenUsage, charge_nanousd, charges_nanousd, hold_nanousd
 
 RATE = st.decimals(0, MAX_PRICE_USD, places=MAX_PRICE_DECIMALS, allow_nan=False) | st.sampled_from(
     [Decimal(0), Decimal("0.0000001"), Decimal("0.00000028"), Decimal("5E-10"), Decimal("1.5E-9")]
@@ -53,6 +53,21 @@ def exact_nanousd(usage: TokenUsage, price: Price) -> Fraction:
 @given(USAGES, PRICES)
 def test_a_charge_is_the_exact_sum_rounded_half_even_once(usage: TokenUsage, price: Price) -> None:
     assert charge_nanousd(usage, price) == round(exact_nanousd(usage, price))  # Fraction rounds half-even
+
+
+@given(st.lists(USAGES, min_size=1, max_size=5), PRICES)
+def test_many_charges_of_one_price_are_each_ones_charge(usages: list[TokenUsage], price: Price) -> None:
+    columns = list(zip(*usages, strict=True))
+    assert charges_nanousd(columns, price) == [charge_nanousd(usage, price) for usage in usages]
+
+
+def test_many_charges_refuse_what_one_refuses() -> None:
+    price = Price(Decimal(1), Decimal(1))
+    with pytest.raises(ValueError, match="negative"):
+        charges_nanousd([[0, 1], [0, -1], *([[0, 0]] * 6)], price)
+    with pytest.raises(ValueError, match="shorter"):
+        charges_nanousd([[0, 1], [0], *([[0, 0]] * 6)], price)
+    assert charges_nanousd([[]] * 8, price) == []
 
 
 @given(USAGES, PRICES, COUNT, COUNT, st.integers(0, 100))

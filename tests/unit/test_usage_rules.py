@@ -3,14 +3,13 @@
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from usage_svc import ledger, rating
-from usage_svc.events import EventRecord, PriceTerms, UsageEvent
+from usage_svc.events import PriceTerms
 from usage_svc.leases import NEAR_LIMIT_HOLDS, Demand, GrantOutcome, Lease, refusal
 from usage_svc.ledger import EntryKind, House
 from usage_svc.prices import MAX_PRICES_REMEMBERED, PriceBook, judge
@@ -196,67 +195,3 @@ def test_every_reason_is_in_the_documentation_as_the_code_has_it() -> None:
     page = (Path(__file__).parents[2] / "docs" / "billing.md").read_text()
     for reason, explanation in QUARANTINE_REASONS.items():
         assert f"| `{reason}` | {explanation} |" in page
-
-
-_PLAIN = UsageEvent(
-    request_id="0199a0de-0000-7000-8000-000000000001",
-    account_id="acme",
-    lease_id="lease",
-    key_id="key",
-    model_id="model",
-    deployment_id="deployment",
-    resource=1,
-    status_code=200,
-    streamed=True,
-    outcome=1,
-    source=1,
-    ending=1,
-    hold_nanousd=10,
-    plausible_tokens_max=1000,
-    first_byte_ms=1,
-    duration_ms=2,
-    prompt_tokens=5,
-    completion_tokens=5,
-    cached_tokens=0,
-    cache_write_tokens=0,
-    reasoning_tokens=0,
-    audio_tokens=0,
-    image_tokens=0,
-    images=0,
-    price_version="v",
-    admit_time_us=1,
-    end_time_us=2,
-    attempts=b"",
-)
-_PLAIN_DAY = 20362
-_ODD = {
-    int: st.sampled_from(
-        [-1, 0, 1, 2, 3, 5, 6, 1000, 1001, 10**5 + 1, 10**10 + 1, 366 * 86_400_000 + 1, 10**18 + 1, 2**62]
-    ),
-    bool: st.booleans(),
-    bytes: st.just(b""),
-    str: st.sampled_from(["", "acme", "revenue", "a\0b", "x" * 101, "x" * 201, "0199a0de-0000-4000-8000-000000000001"]),
-}
-
-
-@given(
-    st.lists(
-        st.dictionaries(st.sampled_from(UsageEvent._fields), st.integers(0, 10**6), max_size=1), min_size=1, max_size=4
-    ),
-    st.data(),
-)
-def test_a_batch_judged_at_once_is_refused_nothing_that_one_by_one_would_refuse(
-    odd: list[dict[str, int]], data: st.DataObject
-) -> None:
-    records = []
-    for number, changed in enumerate(odd):
-        values: dict[str, Any] = {name: data.draw(_ODD[type(getattr(_PLAIN, name))]) for name in changed}
-        request_id = f"0199a0de-{number:04x}-7000-8000-000000000001"
-        records.append(
-            EventRecord(_PLAIN._replace(**{"request_id": request_id, **values}), 1, PriceTerms("v", "1", "1"))
-        )
-    columns = list(zip(*(record.event for record in records), strict=True))
-    day = rating.one_day_of_plausible(columns, 1, _PLAIN_DAY, 35)
-    reasons = [rating.reason_against(r, day_of(r.event.request_id), _PLAIN_DAY, 35) for r in records]
-    # And where nothing was odd, it is not slow for nothing.
-    assert (day == _PLAIN_DAY) is (reasons == [None] * len(records))
