@@ -15,7 +15,7 @@ from edge.openai.ask import Ask
 from edge.routing.snapshot import CHAT, RESPONSES, Deployment, Model, PricePoint
 from edge.upstream.connection import Call
 from edge.upstream.text_size import request_text_bytes
-from pricing import TokenUsage, charge_nanousd
+from pricing import TokenUsage, charge_nanousd, is_plausible
 from protos.usage.v1 import usage_pb2
 
 _log = logger(__name__)
@@ -134,7 +134,7 @@ class Bill:
                 usage.image_tokens,
                 self._ask.images,
             )
-        charge = charge_nanousd(usage, self._point.price) if plausible(usage, self._tokens_max) else 0
+        charge = charge_nanousd(usage, self._point.price) if is_plausible(usage, self._tokens_max) else 0
         self._record.usage, self._record.charge_nanousd = usage, charge
         metrics.count_tokens(self._model.model_id, usage, charge)
         return self._finish(usage_pb2.OUTCOME_MEASURED, source, status, ending, usage, charge)
@@ -243,21 +243,6 @@ def _settle_ticket(ticket: Ticket, outcome: "usage_pb2.Outcome.ValueType", usage
         ticket.settle(max(0, usage.prompt_tokens) + max(0, usage.completion_tokens))
     else:
         ticket.settle(0 if outcome == usage_pb2.OUTCOME_NONE else ticket.tokens)
-
-
-def plausible(usage: TokenUsage, tokens_max: int) -> bool:
-    """Whether usage_svc will charge these counts (its gate is in usage_svc/rating.py). If not, it quarantines the event
-    and nothing leaves the lease."""
-    prompt, completion, cached, cache_write, reasoning, audio, image, _ = usage  # images are ours, not the upstream's
-    return (
-        0 <= prompt <= tokens_max
-        and 0 <= completion <= tokens_max
-        and 0 <= cached <= tokens_max
-        and 0 <= cache_write <= tokens_max
-        and 0 <= reasoning <= tokens_max
-        and 0 <= audio <= tokens_max
-        and 0 <= image <= tokens_max
-    )
 
 
 def set_tokens(event: UsageEvent, usage: TokenUsage) -> None:

@@ -5,7 +5,7 @@ agree. No I/O and nothing else may live here (docs/billing.md, "Money"; held by 
 """
 
 from pricing.price import MAX_PRICE_DECIMALS, MAX_PRICE_USD, Price
-from pricing.rating import charge_nanousd, charges_nanousd, hold_nanousd
+from pricing.rating import charge_nanousd, charges_nanousd, hold_nanousd, is_plausible
 from pricing.token_usage import TokenUsage
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "charge_nanousd",
     "charges_nanousd",
     "hold_nanousd",
+    "is_plausible",
 ]

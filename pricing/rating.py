@@ -82,6 +82,23 @@ def _rounded(cost: int, units_per_nano: int) -> int:
     return whole + (2 * rest > units_per_nano or (2 * rest == units_per_nano and whole & 1))
 
 
+def is_plausible(usage: TokenUsage, tokens_max: int) -> bool:
+    """Whether what an upstream reported is charged: no count is negative or above what the model could have had.
+
+    If not, usage_svc sets the event aside, and the edge lets nothing leave the lease. `images` are not the upstream's.
+    """
+    prompt, completion, cached, cache_write, reasoning, audio, image, _ = usage
+    return (
+        0 <= prompt <= tokens_max
+        and 0 <= completion <= tokens_max
+        and 0 <= cached <= tokens_max
+        and 0 <= cache_write <= tokens_max
+        and 0 <= reasoning <= tokens_max
+        and 0 <= audio <= tokens_max
+        and 0 <= image <= tokens_max
+    )
+
+
 def hold_nanousd(prompt_tokens_max: int, completion_tokens_max: int, price: Price, images: int = 0) -> int:
     """The most that a request within these bounds can cost, rounded up to a whole nano-USD.
 

@@ -7,7 +7,7 @@ import itertools
 import re
 from decimal import Decimal, InvalidOperation
 
-from pricing import Price, TokenUsage, charge_nanousd
+from pricing import Price, TokenUsage, charge_nanousd, is_plausible
 from usage_svc.events import (
     SCHEMA_KNOWN,
     Ending,
@@ -121,28 +121,17 @@ def _reason_against_kinds(event: UsageEvent) -> str:
 
 def _reason_against_numbers(event: UsageEvent) -> str | None:
     hold, plausible_max, first_byte, whole = event[12:16]
-    prompt, completion, cached, cache_write, reasoning, audio, image, images = event[16:24]
+    usage = tuple.__new__(TokenUsage, event[16:24])
     if not (
-        0 <= images <= MAX_IMAGES
+        0 <= usage.images <= MAX_IMAGES
         and 0 <= hold <= MAX_AMOUNT_NANOUSD
         and 0 <= first_byte <= MAX_DURATION_MS
         and 0 <= whole <= MAX_DURATION_MS
     ):
         return "NUMBER_INVALID"
-    tokens_max = plausible_max if plausible_max < MAX_TOKENS else MAX_TOKENS
-    if (
-        0 <= prompt <= tokens_max
-        and 0 <= completion <= tokens_max
-        and 0 <= cached <= tokens_max
-        and 0 <= cache_write <= tokens_max
-        and 0 <= reasoning <= tokens_max
-        and 0 <= audio <= tokens_max
-        and 0 <= image <= tokens_max
-    ):
+    if is_plausible(usage, min(plausible_max, MAX_TOKENS)):
         return None
-    counts = (prompt, completion, cached, cache_write, reasoning, audio, image)
-    possible = min(counts) >= 0 and max(counts) <= MAX_TOKENS and plausible_max >= 0
-    return "TOKENS_IMPLAUSIBLE" if possible else "NUMBER_INVALID"
+    return "TOKENS_IMPLAUSIBLE" if is_plausible(usage, MAX_TOKENS) and plausible_max >= 0 else "NUMBER_INVALID"
 
 
 def price_from_terms(terms: PriceTerms) -> Price | None:

@@ -10,13 +10,14 @@ from typing import Any
 from auth_svc import migrations
 from auth_svc.service import open_servicers
 from auth_svc.settings import AuthSettings
-from chassis import client, migration, secret_token
+from chassis import client, secret_token
 from chassis.clock import SystemClock
 from chassis.database import Database, open_engine
 from chassis.lifetime import Lifetime
 from chassis.server import RpcServer, Serving
 from protos.auth.v1 import auth_pb2 as pb
 from protos.auth.v1 import auth_pb2_grpc as rpc
+from tests.harness.databases import migrate
 
 PEPPER = "a pepper that is only good for tests, and long"
 CALL_TIMEOUT_S = 10.0
@@ -106,7 +107,7 @@ async def auth_service(
 ) -> AsyncIterator[AuthService]:
     """Migrates the database and serves for as long as the block lasts. `values` are settings."""
     configured = settings(database_url, **values)
-    await migration.migrate(database_url, migrations)
+    await migrate(database_url, migrations)
     lifetime = Lifetime()
     async with (
         Database(open_engine(database_url)) as database,

@@ -12,12 +12,13 @@ from typing import Any
 from catalog_svc import migrations
 from catalog_svc.service import open_servicers
 from catalog_svc.settings import CatalogSettings
-from chassis import client, migration
+from chassis import client
 from chassis.clock import SystemClock
 from chassis.lifetime import Lifetime
 from chassis.service import serving
 from protos.catalog.v1 import catalog_pb2 as pb
 from protos.catalog.v1 import catalog_pb2_grpc as rpc
+from tests.harness.databases import migrate
 
 CALL_TIMEOUT_S = 20.0
 
@@ -102,7 +103,7 @@ async def catalog_service(
     database_url: str, *, clock: SystemClock | None = None, **values: Any
 ) -> AsyncIterator[CatalogService]:
     """Migrates the database and serves for as long as the block lasts. `values` are settings."""
-    await migration.migrate(database_url, migrations)
+    await migrate(database_url, migrations)
     lifetime = Lifetime()
     settings = CatalogSettings(**{"database_url": database_url, "drain_s": 2.0, **values})
     opener = partial(open_servicers, clock=clock or SystemClock())

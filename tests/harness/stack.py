@@ -30,7 +30,7 @@ import usage_svc.migrations
 import usage_svc.servicer
 from auth_svc.settings import AuthSettings
 from catalog_svc.settings import CatalogSettings
-from chassis import client, migration
+from chassis import client
 from chassis.database import Database, open_engine
 from chassis.faults import Unavailable
 from chassis.lifetime import Lifetime
@@ -41,6 +41,7 @@ from protos.auth.v1 import auth_pb2, auth_pb2_grpc
 from protos.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 from protos.client import TlsFiles
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
+from tests.harness.databases import migrate
 from tests.harness.eventually import eventually
 from tests.harness.scripted_upstream import ScriptedUpstream
 from tests.harness.usage_service import UsageService
@@ -365,7 +366,7 @@ async def migrated(folder: Path) -> Path:
     """Makes empty databases of the three services, to be copied: copying is faster than migrating."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     for name, package in _MIGRATIONS.items():
-        await migration.migrate(f"sqlite+aiosqlite:///{folder / name}.db", package)
+        await migrate(f"sqlite+aiosqlite:///{folder / name}.db", package)
     return folder
 
 

@@ -11,13 +11,14 @@ import uuid_utils
 from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import text
 
-from chassis import client, migration
+from chassis import client
 from chassis.database import Database, open_engine
 from chassis.lifetime import Lifetime
 from chassis.server import RpcServer, Serving
 from edge.metering.usage_event import Attempt, UsageEvent, encode_event
 from protos.usage.v1 import usage_pb2 as pb
 from protos.usage.v1 import usage_pb2_grpc as rpc
+from tests.harness.databases import migrate
 from usage_svc import migrations
 from usage_svc.servicer import open_servicers
 from usage_svc.settings import UsageSettings
@@ -305,7 +306,7 @@ class UsageService:
 async def usage_service(database_url: str, **values: Any) -> AsyncIterator[UsageService]:
     """Migrates the database and serves for as long as the block lasts. `values` are settings."""
     configured = UsageSettings(**{"database_url": database_url, "drain_s": 2.0, **values})
-    await migration.migrate(database_url, migrations)
+    await migrate(database_url, migrations)
     lifetime = Lifetime()
     async with (
         Database(open_engine(database_url)) as database,

@@ -8,11 +8,22 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.metering import usage_event as edge_event
 from protos.usage.v1 import usage_pb2 as pb
 from tests.unit.test_usage_books import TERMS, TODAY, event
 from usage_svc import bulk, rating
 from usage_svc.convert import batch_from_pb
-from usage_svc.events import Batch, EventRecord, Outcome, PriceTerms, Record, ReturnRecord, Source, UsageEvent
+from usage_svc.events import (
+    SCHEMA_KNOWN,
+    Batch,
+    EventRecord,
+    Outcome,
+    PriceTerms,
+    Record,
+    ReturnRecord,
+    Source,
+    UsageEvent,
+)
 from usage_svc.intake import Intake, Lookups, sift, take_in
 from usage_svc.leases import Lease
 from usage_svc.prices import judge
@@ -180,6 +191,13 @@ def test_what_is_common_is_posted_at_once_and_nothing_else_is() -> None:
     assert not _is_taken_at_once(_batch(), replace(usual, prices={}))
     assert not _is_taken_at_once(_batch(), usual, FOREIGN)
     assert not _is_taken_at_once([*_batch(), ReturnRecord("a", 1)], usual)
+
+
+def test_an_edge_writes_the_fields_that_usage_svc_reads_in_their_order() -> None:
+    written = edge_event.UsageEvent.__struct_fields__
+    assert written == ("schema", "price", *UsageEvent._fields[:-1])
+    assert UsageEvent._fields[-1] == "price_version"  # out of the price
+    assert edge_event.EVENT_SCHEMA == SCHEMA_KNOWN
 
 
 def test_a_row_that_cannot_be_read_or_is_newer_leaves_its_batch_to_be_read_one_by_one() -> None:
