@@ -1,7 +1,6 @@
 """Makes written records durable: one sync for all that wait, beside the event loop (disk_sync.py)."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterable
 
@@ -79,9 +78,7 @@ class GroupCommit:
         self._disk.close()
         for log in logs:
             log.flush()
-            files, next_seq = log.take_unsynced()
-            _sync(files)
-            log.safe_seq = next_seq
+            log.sync_now()
         for waiting in (self._syncing, self._round):
             if not waiting.done():
                 waiting.set_result(None)
@@ -137,8 +134,3 @@ class GroupCommit:
         elif self._touched:
             self._tick_later(self._sync_interval_s)
         self._on_safe()
-
-
-def _sync(files: Iterable[int]) -> None:
-    for fd in files:
-        os.fdatasync(fd)

@@ -1,10 +1,11 @@
 """The spool of one session: its records in order, from the first append until usage_svc has them all.
 
-Everything here runs on the event loop and is synchronous; syncing to disk is group_commit's.
+Everything here runs on the event loop and is synchronous; while requests are served, syncing to disk is group_commit's.
 """
 
 import os
 from collections import deque
+from collections.abc import Iterable
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -138,6 +139,12 @@ class SpoolLog:
         self._unsynced.clear()
         self._is_folder_unsynced = False
         return files, self.next_seq
+
+    def sync_now(self) -> None:
+        """Syncs what was flushed, here and now, and not beside the event loop as group_commit does. Raises: OSError."""
+        files, next_seq = self.take_unsynced()
+        _sync(files)
+        self.safe_seq = next_seq
 
     def close_with_edge_lost(self, now: datetime, next_seq: int) -> int:
         """Gives every open request of a dead process its outcome. Returns how many there were.
@@ -313,7 +320,13 @@ class SpoolLog:
         if log._segments:
             first = next((segment.first_seq for segment in log._segments if segment.first_seq), log.next_seq)
             log.acknowledged_seq = log.ship_seq = first
-        log.safe_seq = log.next_seq
+        try:
+            # Who is killed leaves it with the system, which would lose it with the power; now somebody acts on it.
+            log.sync_now()
+        except OSError as error:
+            _log.error("former session cannot be synced", folder=str(folder), error=str(error))
+            log._unsynced.update(log._segments)  # shipped all the same; the next sync says what is to be done
+            log.safe_seq = log.next_seq
         return log
 
     def _recover_segment(self, path: Path) -> None:
@@ -342,3 +355,8 @@ class SpoolLog:
                 if home is not None:
                     del home.open[request_id_of(each.body)]
                     home.needed_seq = each.seq
+
+
+def _sync(files: Iterable[int]) -> None:
+    for fd in files:
+        os.fdatasync(fd)

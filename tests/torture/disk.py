@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge.metering import group_commit, spool
+from edge.metering import group_commit, spool, spool_log
 from edge.metering.disk_sync import DiskSync, OnDone, open_disk_sync
 
 SECTOR_BYTES = 512
@@ -24,9 +24,9 @@ Patch = Callable[[Any, str, Any], None]  # setattr, or a test's monkeypatch
 
 def copy_what_is_synced(patch: Patch) -> None:
     """Has the meters that this process opens from now on keep such copies."""
-    sync, sync_folder = group_commit._sync, spool._sync_folder
+    sync, sync_folder = spool_log._sync, spool._sync_folder
 
-    def sync_at_the_end(files: Sequence[int]) -> None:
+    def sync_and_copy(files: Sequence[int]) -> None:
         copies = [_copy_of(fd) for fd in files]
         sync(files)
         _keep(copies)
@@ -36,7 +36,7 @@ def copy_what_is_synced(patch: Patch) -> None:
         _keep([_copy_of_folder(folder)])
 
     patch(group_commit, "open_disk_sync", _CopyingSync)
-    patch(group_commit, "_sync", sync_at_the_end)
+    patch(spool_log, "_sync", sync_and_copy)
     patch(spool, "_sync_folder", sync_folder_and_copy)
 
 

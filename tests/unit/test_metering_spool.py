@@ -22,6 +22,7 @@ from edge.metering.spool import Spool
 from edge.metering.spool_log import EVENT_BYTES_MAX, SpaceBudget, SpoolLog
 from edge.metering.usage_event import UsageEvent, decode_event, encode_event
 from protos.usage.v1 import usage_pb2
+from tests.torture import disk
 
 UUID = "0190b5a0-0000-7000-8000-000000000000"
 SEGMENT_BYTES = 16 * 1024
@@ -390,3 +391,36 @@ def test_a_spool_whose_uuid_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_settings_that_cannot_work_are_refused(tmp_path: Path, values: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         MeteringSettings(tmp_path, "test", **values)  # type: ignore[arg-type]  # one dict for several fields
+
+
+def test_what_a_killed_process_left_survives_a_power_cut_after_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system had it. From the start on the disk has it too, though no session stands yet and nothing is written."""
+    disk.copy_what_is_synced(monkeypatch.setattr)
+    settings = MeteringSettings(tmp_path / "spool", "edge", segment_bytes=SEGMENT_BYTES)
+    killed = Spool.open(settings)
+    killed.create_log(1).append_admitted("open", admitted("open"))
+    killed.close()
+    Spool.open(settings).close()
+    disk.cut_power(settings.spool_dir, None)
+    after = Spool.open(settings)
+    assert after.logs[1].open_count == 1
+    after.close()
+
+
+def test_a_disk_that_cannot_sync_what_a_former_process_left_does_not_keep_it_from_being_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = new_log(tmp_path / "log")
+    log.append_admitted("one", admitted("one"))
+    log.append_event("one", event("one"))
+    log.flush()
+
+    def broken(_fd: int) -> None:
+        raise OSError(errno.EIO, "as a broken disk says")
+
+    monkeypatch.setattr(os, "fdatasync", broken)
+    found = recover(tmp_path / "log")
+    assert all_records(found) == [event("one")]
+    assert found.take_unsynced()[0], "the next sync tries again"
