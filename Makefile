@@ -11,7 +11,7 @@ PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I.
 # A process that crashes is not replaced: by files, pytest-xdist 3.8 then waits for ever (pytest-dev/pytest-xdist#1323).
 # Tests wait for processes, databases and clocks half of the time: two at once per core.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
-PARALLEL = -n $(WORKERS) --dist loadfile --max-worker-restart=0
+PARALLEL = -n $(WORKERS) --dist worksteal --max-worker-restart=0
 LOGO := \033[1m==>\033[0m
 
 .DEFAULT_GOAL := help

@@ -5,6 +5,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,8 +60,18 @@ def cpu_s(pids: list[int]) -> float:
     total = 0.0
     for process in _with_children(pids):
         times = process.cpu_times()
-        total += times.user + times.system + times.children_user + times.children_system
+        total += times.children_user + times.children_system
+        try:
+            total += time.clock_gettime(_cpu_clock(process.pid))
+        except OSError:  # not on this system
+            total += times.user + times.system
     return total
+
+
+def _cpu_clock(pid: int) -> int:
+    """Linux's clock of what a process has run, to the nanosecond: see clock_getcpuclockid(3). In /proc it is rounded to
+    ticks of ten milliseconds, and a round costs the services but seven of these."""
+    return (~pid << 3) | 2
 
 
 def memory_mb(pids: list[int]) -> float:

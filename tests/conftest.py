@@ -3,6 +3,7 @@
 import ipaddress
 import signal
 import socket
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,24 +24,28 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("tollgate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tollgate")
 
-# Files are dealt out to the processes of a run in this order: what is long comes first, so that all end together.
-_LEVELS = ("e2e", "browser", "stack", "torture", "service", "unit")
-
 # Their fixtures live in the session's event loop, and so must who opens a stack with them.
 _SESSION_LOOP_LEVELS = ("browser", "stack")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
+    """Spreads the files of each level (unit, service, ...) evenly over the whole.
 
-    def level(item: pytest.Item) -> int:
-        name = item.path.relative_to(here).parts[0]
-        return _LEVELS.index(name) if name in _LEVELS else len(_LEVELS)
-
-    items.sort(key=level)  # stable: within a level as they were found
+    Each process of a run begins with an equal part of it, and takes some of another's when it has none left: the fewer
+    it has to take, the fewer files are torn apart, whose tests share what they run on.
+    """
+    by_level: dict[str, list[Path]] = defaultdict(list)
+    for path in dict.fromkeys(item.path for item in items):
+        by_level[_level(path)].append(path)
+    place = {path: number / len(paths) for paths in by_level.values() for number, path in enumerate(paths)}
+    items.sort(key=lambda item: (place[item.path], item.path))  # stable: a file's tests stay as they were found
     for item in items:
-        if item.path.relative_to(here).parts[0] in _SESSION_LOOP_LEVELS:
+        if _level(item.path) in _SESSION_LOOP_LEVELS:
             _refuse_a_loop_of_its_own(item)
+
+
+def _level(path: Path) -> str:
+    return path.relative_to(Path(__file__).parent).parts[0]
 
 
 def _refuse_a_loop_of_its_own(item: pytest.Item) -> None:
