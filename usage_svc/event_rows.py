@@ -83,7 +83,7 @@ def columns_from_rows(encoded: Sequence[bytes]) -> EventColumns | None:
         if prices.count(prices[0]) == len(prices):
             terms = terms_from_bytes(prices[0])
             return EventColumns((*columns, [terms.price_version] * len(prices)), [terms] * len(prices), (terms,))
-        by_price = {price: terms_from_bytes(price) for price in set(prices)}
+        by_price = {price: terms_from_bytes(price) for price in dict.fromkeys(prices)}
     except (ValueError, DecodeError):
         return None
     of_each = [by_price[price] for price in prices]

@@ -20,12 +20,7 @@ from edge.metering.group_commit import GroupCommit
 from edge.metering.lease import Lease
 from edge.metering.lease_book import LeaseBook
 from edge.metering.recall import RecallWatch
-from edge.metering.refusals import (
-    MeteringRefusal,
-    MeteringUnavailable,
-    UnavailableReason,
-    count_refusal,
-)
+from edge.metering.refusals import MeteringRefusal, MeteringUnavailable, UnavailableReason, count_refusal
 from edge.metering.session import SessionKeeper
 from edge.metering.settings import MeteringSettings
 from edge.metering.shipper import Shipper
@@ -105,6 +100,7 @@ class Meter:
             self._undrained.values(),
         )
         self._commit = GroupCommit(self._settings.durability, self._settings.sync_interval_s, self._shipper.on_safe)
+        self._commit.failed = next(filter(None, (log.sync_failure for log in self._undrained.values())), None)
         self._keeper = SessionKeeper(
             self._stub, self._spool.uuid, self._settings, self._clock, self._new_id, self._on_session_opened
         )

@@ -49,6 +49,7 @@ class SpoolLog:
         self.is_recovered = False  # a former process wrote it
         self.lost_count = 0  # requests that a dead process left open
         self.unwritable: OSError | None = None
+        self.sync_failure: OSError | None = None  # of what a former process left; the system says it but once
         self._uuid, self._budget, self._segment_bytes = spool_uuid, budget, segment_bytes
         self._segments: deque[Segment] = deque()  # oldest first; `_writing` is the last of them
         self._writing: Segment | None = None
@@ -324,8 +325,9 @@ class SpoolLog:
             # Who is killed leaves it with the system, which would lose it with the power; now somebody acts on it.
             log.sync_now()
         except OSError as error:
+            # As where a sync of ours fails (group_commit.py): what the system has is shipped, and nothing is admitted.
             _log.error("former session cannot be synced", folder=str(folder), error=str(error))
-            log._unsynced.update(log._segments)  # shipped all the same; the next sync says what is to be done
+            log.sync_failure = error
             log.safe_seq = log.next_seq
         return log
 

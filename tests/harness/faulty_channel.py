@@ -1,5 +1,6 @@
 """A channel to a real server on which messages get lost, come twice, or come late and out of order."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from enum import Enum
@@ -64,6 +65,21 @@ class FaultyCalls(grpc.aio.UnaryUnaryClientInterceptor):
             self.count["late and answered"] += 1
 
 
+class SlowCalls(grpc.aio.UnaryUnaryClientInterceptor):
+    """Answers to one method, named without its service, come later by so much."""
+
+    def __init__(self, method: str, delay_s: float) -> None:
+        self._method, self._delay_s = method, delay_s
+
+    async def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        call = await continuation(details, request)
+        method = details.method.decode() if isinstance(details.method, bytes) else details.method
+        if method.endswith(f"/{self._method}"):
+            await call
+            await asyncio.sleep(self._delay_s)
+        return call
+
+
 class OlderService(grpc.aio.UnaryUnaryClientInterceptor):
     """Makes usage_svc one of before there were rows: a row becomes a field that it does not know either."""
 
@@ -101,6 +117,6 @@ class FaultyHints(grpc.aio.UnaryStreamClientInterceptor):
                 yield message
 
 
-def faulty_channel(port: int, interceptor: FaultyCalls | FaultyHints | OlderService) -> grpc.aio.Channel:
+def faulty_channel(port: int, interceptor: FaultyCalls | FaultyHints | SlowCalls | OlderService) -> grpc.aio.Channel:
     """Close it with `async with`."""
     return grpc.aio.insecure_channel(f"127.0.0.1:{port}", interceptors=[interceptor])

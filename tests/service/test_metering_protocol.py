@@ -1,6 +1,8 @@
 """The edge's meter against the real usage_svc: sessions, leases, spool and shipping, while usage_svc comes and goes."""
 
 import asyncio
+import errno
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,7 +26,7 @@ from edge.metering.refusals import FundsHeld, FundsUsedUp, MeteringRefusal, Mete
 from edge.metering.settings import Durability, MeteringSettings
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 from tests.harness.eventually import eventually
-from tests.harness.faulty_channel import FaultyCalls, FaultyHints, MessageFault, OlderService, faulty_channel
+from tests.harness.faulty_channel import FaultyCalls, FaultyHints, MessageFault, OlderService, SlowCalls, faulty_channel
 from tests.harness.usage_service import USD, UsageService, event, new_id, spooled, uncharged, usage_service
 from usage_svc import metrics as usage_metrics
 
@@ -128,7 +130,7 @@ async def edge(
     *,
     wait: bool = True,
     clock: ShiftedClock | None = None,
-    faults: FaultyCalls | FaultyHints | OlderService | None = None,
+    faults: FaultyCalls | FaultyHints | SlowCalls | OlderService | None = None,
 ) -> AsyncIterator[EdgeSide]:
     lifetime, clock = Lifetime(), clock or ShiftedClock()
     async with client.channel(f"127.0.0.1:{port}") if faults is None else faulty_channel(port, faults) as channel:
@@ -235,6 +237,19 @@ async def test_under_load_every_batch_is_full_but_the_last(
         assert calls("RecordUsage") - before == 20
     assert calls("RecordUsage") - before == 21
     assert (await local_usage.balance("a")).charged_nanousd == 1020 * CHARGE
+
+
+async def test_a_record_that_has_waited_while_a_batch_was_on_its_way_is_shipped_right_behind_it(
+    local_usage: UsageService, settings: MeteringSettings
+) -> None:
+    await local_usage.credit("a", 500 * USD)
+    slow = SlowCalls("RecordUsage", 0.3)
+    async with edge(local_usage.port, replace(settings, ship_linger_s=0.1), faults=slow) as side:
+        before = calls("RecordUsage")
+        await side.request("a")
+        await eventually(lambda: calls("RecordUsage") > before or side.meter._shipper._in_flight)
+        await side.request("a")
+        await eventually(lambda: not side.meter._shipper.unshipped_records, timeout_s=2)
 
 
 async def test_cold_accounts_share_calls_and_one_account_has_one_demand_at_a_time(
@@ -547,6 +562,30 @@ async def test_records_of_a_killed_process_are_shipped_once_its_open_requests_ar
     assert (balance.charged_nanousd, balance.reserved_nanousd) == (32 * CHARGE, 0)
     assert await local_usage.rows("SELECT * FROM quarantine") == []
     await local_usage.audit()
+
+
+async def test_a_disk_that_cannot_sync_what_a_killed_process_left_ships_it_and_admits_nothing(
+    local_usage: UsageService, relay: Relay, settings: MeteringSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await local_usage.credit("a", 5 * USD)
+    async with edge(relay.port, replace(settings, drain_s=0.1)) as side:
+        await side.admit("a")
+        relay.cut()
+        finished = await side.request("a")
+        await killed(side)
+        shutil.copytree(settings.spool_dir, tmp_path / "after")
+
+    def broken(_fd: int) -> None:
+        raise OSError(errno.EIO, "as a broken disk says")
+
+    monkeypatch.setattr(os, "fdatasync", broken)
+    relay.mend()
+    async with edge(relay.port, replace(settings, spool_dir=tmp_path / "after"), wait=False) as side:
+        await eventually(lambda: is_posted(local_usage, finished))
+        with pytest.raises(MeteringUnavailable) as refusal:
+            await side.request("a")
+        assert refusal.value.reason is UnavailableReason.SPOOL_UNWRITABLE
+        monkeypatch.undo()
 
 
 async def test_a_corrupt_spool_costs_the_record_that_it_hit_and_operators_see_which(
