@@ -90,7 +90,7 @@ async def test_all_funds_are_used_and_not_one_request_more(tmp_path: Path, with_
             await plant.start_edges()
             probe = Race(await op.new_customer("probe", 10**12), plant)
             assert await probe.client(random.Random(0)) == 200
-            (reported,) = read_journal(journal)
+            (reported,) = await eventually(lambda: read_journal(journal))  # written once the answer is out
             assert reported.tokens is not None
             cost = cost_nanousd(reported.tokens)
 
