@@ -132,6 +132,7 @@ class Limiter:
             raise self._refusal(share, tokens)
         waiter = _Waiter(tokens, now_s + SLOT_WAIT_S, asyncio.get_running_loop().create_future())
         waiters.append(waiter)
+        share.note_waiting(len(waiters))
         self._ask(key_id, share)
         try:
             await waiter.admitted

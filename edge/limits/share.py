@@ -120,6 +120,11 @@ class KeyShare:
         if self._requests is not None:
             self._returned_requests += 1
 
+    def note_waiting(self, count: int) -> None:
+        """So many requests wait now. Slots are asked for them too, though they may be served before the demand is made:
+        else too few slots would be asked for again and again."""
+        self._peak_open = max(self._peak_open, self.open_requests + count)
+
     @property
     def lacks_slot(self) -> bool:
         """Whether no further request may be open here now."""

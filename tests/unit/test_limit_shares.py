@@ -227,6 +227,19 @@ def test_open_requests_are_counted_over_all_edges_and_their_slots_move() -> None
     assert [fleet.request(1) for _ in range(6)] == [True] * 5 + [False]
 
 
+def test_slots_are_asked_for_those_who_waited_though_they_were_served_meanwhile() -> None:
+    """Else an edge that became busy asks for one slot too few with every request."""
+    edge = KeyShare(Limits(0, 0, 40), 0.0)
+    edge.granted(0, 0, 1, contended=False, used=(0.0, 0.0), now_s=0.0)
+    assert edge.take(0, 0.0)
+    edge.note_waiting(31)
+    assert edge.demand([]).want_slots == 32
+    edge.note_waiting(100)
+    assert edge.demand([]).want_slots == 40
+    edge.granted(0, 0, 1, contended=True, used=(0.0, 0.0), now_s=0.0)
+    assert edge.demand([]).want_slots == 1, "others wait: none is asked for ahead"
+
+
 def test_slots_of_an_edge_that_is_not_heard_of_come_back_after_their_time() -> None:
     fleet = Fleet(Limits(0, 0, 2), 2)
     assert fleet.request(0)
