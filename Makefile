@@ -15,6 +15,9 @@ PARALLEL = -n $(WORKERS) --dist worksteal --max-worker-restart=0
 LOGO := \033[1m==>\033[0m
 
 .DEFAULT_GOAL := help
+# Where it is set, every process of a test or of torture compiles all of its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help run install test check format protos stubs-are-fresh docs bench torture torture-short clean
 .DELETE_ON_ERROR:
 
