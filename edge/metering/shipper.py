@@ -55,7 +55,6 @@ class Shipper:
         self._in_flight: set[SpoolLog] = set()
         self._wake, self._backlog_wake = asyncio.Event(), asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
-        self._is_linger_over = False  # it ended after the batch that is on its way had begun
         self._marks: deque[tuple[int, float]] = deque()  # records below this seq of the live log were written by then
         self._hurry_seq = 0  # up to here without waiting for company
         self._is_draining = False
@@ -121,16 +120,13 @@ class Shipper:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            self._is_linger_over = False
             if self._linger is not None:
                 self._linger.cancel()
                 self._linger = None
             log = self._live
             if log is None or log.ship_seq >= log.safe_seq:
                 continue
-            is_shipped = await self._ship(log)
-            self._look_anew()
-            if is_shipped:
+            if await self._ship(log):
                 retry_s = _RETRY_S_MIN
                 self._on_shipped()
             else:
@@ -181,20 +177,12 @@ class Shipper:
             self._marks[-1] = (log.safe_seq, self._marks[-1][1])
         else:
             self._marks.append((log.safe_seq, now))
-        if log.safe_seq - log.ship_seq >= self._settings.ship_batch_max or self._hurry_seq >= log.ship_seq:
+        is_full = log.safe_seq - log.ship_seq >= self._settings.ship_batch_max
+        # A batch that is on its way counts as waiting until it is answered; whoever sends it arms again then.
+        if log not in self._in_flight and (is_full or self._hurry_seq >= log.ship_seq):
             self._wake.set()
         elif self._linger is None:
-            self._linger = asyncio.get_running_loop().call_later(self._settings.ship_linger_s, self._end_linger)
-
-    def _end_linger(self) -> None:
-        self._linger, self._is_linger_over = None, True
-        self._wake.set()
-
-    def _look_anew(self) -> None:
-        """After a batch: what came while it was on its way found it still counted as waiting, and thought that another
-        was full. `_arm` tells whether one is. Who has waited long enough meanwhile waits no longer."""
-        if not self._is_linger_over:
-            self._wake.clear()
+            self._linger = asyncio.get_running_loop().call_later(self._settings.ship_linger_s, self._wake.set)
 
     async def _ship(self, log: SpoolLog) -> bool:
         """One batch. Whether anything moved; otherwise it should be tried again later."""

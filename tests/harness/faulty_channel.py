@@ -25,6 +25,11 @@ def _unavailable() -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, "lost on the way, as scripted")
 
 
+def _is_to(method: str, details: Any) -> bool:
+    path = details.method.decode() if isinstance(details.method, bytes) else details.method
+    return bool(path.endswith(f"/{method}"))
+
+
 class FaultyCalls(grpc.aio.UnaryUnaryClientInterceptor):
     """Breaks the calls of one method, named without its service. `count` says how many by what became of them."""
 
@@ -35,8 +40,7 @@ class FaultyCalls(grpc.aio.UnaryUnaryClientInterceptor):
         self.count: Counter[str] = Counter()
 
     async def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
-        method = details.method.decode() if isinstance(details.method, bytes) else details.method
-        if not method.endswith(f"/{self._method}"):
+        if not _is_to(self._method, details):
             return await continuation(details, request)
         self._number += 1
         if self._number not in (1, 3) and self._number % 7:
@@ -65,18 +69,20 @@ class FaultyCalls(grpc.aio.UnaryUnaryClientInterceptor):
             self.count["late and answered"] += 1
 
 
-class SlowCalls(grpc.aio.UnaryUnaryClientInterceptor):
-    """Answers to one method, named without its service, come later by so much."""
+class HeldCalls(grpc.aio.UnaryUnaryClientInterceptor):
+    """Answers to one method, named without its service, come when `released` is set."""
 
-    def __init__(self, method: str, delay_s: float) -> None:
-        self._method, self._delay_s = method, delay_s
+    def __init__(self, method: str) -> None:
+        self._method = method
+        self.released = asyncio.Event()
+        self.held = 0
 
     async def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
         call = await continuation(details, request)
-        method = details.method.decode() if isinstance(details.method, bytes) else details.method
-        if method.endswith(f"/{self._method}"):
+        if _is_to(self._method, details):
             await call
-            await asyncio.sleep(self._delay_s)
+            self.held += 1
+            await self.released.wait()
         return call
 
 
@@ -117,6 +123,6 @@ class FaultyHints(grpc.aio.UnaryStreamClientInterceptor):
                 yield message
 
 
-def faulty_channel(port: int, interceptor: FaultyCalls | FaultyHints | SlowCalls | OlderService) -> grpc.aio.Channel:
+def faulty_channel(port: int, interceptor: FaultyCalls | FaultyHints | HeldCalls | OlderService) -> grpc.aio.Channel:
     """Close it with `async with`."""
     return grpc.aio.insecure_channel(f"127.0.0.1:{port}", interceptors=[interceptor])

@@ -26,7 +26,7 @@ from edge.metering.refusals import FundsHeld, FundsUsedUp, MeteringRefusal, Mete
 from edge.metering.settings import Durability, MeteringSettings
 from protos.usage.v1 import usage_pb2, usage_pb2_grpc
 from tests.harness.eventually import eventually
-from tests.harness.faulty_channel import FaultyCalls, FaultyHints, MessageFault, OlderService, SlowCalls, faulty_channel
+from tests.harness.faulty_channel import FaultyCalls, FaultyHints, HeldCalls, MessageFault, OlderService, faulty_channel
 from tests.harness.usage_service import USD, UsageService, event, new_id, spooled, uncharged, usage_service
 from usage_svc import metrics as usage_metrics
 
@@ -130,7 +130,7 @@ async def edge(
     *,
     wait: bool = True,
     clock: ShiftedClock | None = None,
-    faults: FaultyCalls | FaultyHints | SlowCalls | OlderService | None = None,
+    faults: FaultyCalls | FaultyHints | HeldCalls | OlderService | None = None,
 ) -> AsyncIterator[EdgeSide]:
     lifetime, clock = Lifetime(), clock or ShiftedClock()
     async with client.channel(f"127.0.0.1:{port}") if faults is None else faulty_channel(port, faults) as channel:
@@ -243,12 +243,13 @@ async def test_a_record_that_has_waited_while_a_batch_was_on_its_way_is_shipped_
     local_usage: UsageService, settings: MeteringSettings
 ) -> None:
     await local_usage.credit("a", 500 * USD)
-    slow = SlowCalls("RecordUsage", 0.3)
-    async with edge(local_usage.port, replace(settings, ship_linger_s=0.1), faults=slow) as side:
-        before = calls("RecordUsage")
+    answers = HeldCalls("RecordUsage")
+    async with edge(local_usage.port, replace(settings, ship_linger_s=0.1), faults=answers) as side:
         await side.request("a")
-        await eventually(lambda: calls("RecordUsage") > before or side.meter._shipper._in_flight)
+        await eventually(lambda: answers.held == 1)
         await side.request("a")
+        await eventually(side.meter._shipper._wake.is_set)  # it has waited long enough, and the batch is still away
+        answers.released.set()
         await eventually(lambda: not side.meter._shipper.unshipped_records, timeout_s=2)
 
 
