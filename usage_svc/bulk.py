@@ -6,7 +6,6 @@ What they do decide comes to the same there (tests/unit/test_usage_bulk.py holds
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pricing import Price, charges_nanousd
 from usage_svc.events import EventColumns, Outcome, PriceTerms
@@ -24,15 +23,21 @@ from usage_svc.sessions import SessionId
 
 _MEASURED, _ESTIMATED = int(Outcome.MEASURED), int(Outcome.ESTIMATED)
 _TOKENS = slice(16, 24)  # of UsageEvent
-# Of account, lease, key, model, deployment, price version.
-_TEXT_CHARS_MAX = (MAX_ID_CHARS, MAX_ID_CHARS, MAX_ID_CHARS, MAX_MODEL_ID_CHARS, MAX_MODEL_ID_CHARS, MAX_ID_CHARS)
+_TEXT_CHARS_MAX = {
+    "account_id": MAX_ID_CHARS,
+    "lease_id": MAX_ID_CHARS,
+    "key_id": MAX_ID_CHARS,
+    "model_id": MAX_MODEL_ID_CHARS,
+    "deployment_id": MAX_MODEL_ID_CHARS,
+    "price_version": MAX_ID_CHARS,
+}
 
 
 def sift(columns: EventColumns, today: int, horizon_days: int) -> Sifted | None:
     """The gate for all of them at once; its bounds of single numbers are held already, see event_rows.py."""
     request_ids = columns.field("request_id")
     day = _one_day_of(request_ids)
-    if day is None or not today - horizon_days <= day <= today + 1 or not _is_plausible(columns.fields):
+    if day is None or not today - horizon_days <= day <= today + 1 or not _is_plausible(columns):
         return None
     terms = [each for each in columns.distinct_terms if each.price_version]
     lease_ids = sorted(set(columns.field("lease_id")))
@@ -78,18 +83,19 @@ def _one_day_of(request_ids: Sequence[str]) -> int | None:
     return day if day == day_of(max(request_ids)) else None
 
 
-def _is_plausible(fields: Sequence[Sequence[Any]]) -> bool:
+def _is_plausible(columns: EventColumns) -> bool:
     """What reason_against would find of any of them, but for its id's time and the bounds of single numbers."""
-    account_ids, model_ids, texts = fields[1], fields[4], (*fields[1:6], fields[27])
-    kinds = zip(fields[9], fields[10], fields[11], fields[6], strict=True)  # outcome, source, ending, resource
-    plausible_tokens_max, tokens = fields[13], fields[_TOKENS][:-1]
+    account_ids, model_ids = columns.field("account_id"), columns.field("model_id")
+    texts = [columns.field(name) for name in _TEXT_CHARS_MAX]
+    kinds = zip(*map(columns.field, ("outcome", "source", "ending", "resource")), strict=True)
+    plausible_tokens_max, tokens = columns.field("plausible_tokens_max"), columns.fields[_TOKENS][:-1]
     return (
         PLAUSIBLE_KINDS.issuperset(kinds)
         and HOUSE_ACCOUNT_IDS.isdisjoint(account_ids)
         and all(account_ids)
         and all(model_ids)
         and not any("\0" in text for text in map("".join, texts))
-        and all(max(map(len, column)) <= most for column, most in zip(texts, _TEXT_CHARS_MAX, strict=True))
+        and all(max(map(len, column)) <= most for column, most in zip(texts, _TEXT_CHARS_MAX.values(), strict=True))
         and (
             max(map(max, tokens)) <= min(plausible_tokens_max)
             or all(map(operator.le, map(max, *tokens), plausible_tokens_max))
