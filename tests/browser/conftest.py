@@ -10,7 +10,7 @@ from playwright.async_api import Browser
 
 from tests.browser.chromium import MISSING, chromium, running_chromium
 from tests.browser.visitor import Visitor, visiting
-from tests.harness.stack import MANAGEMENT, Customer, Stack, migrated, open_stack
+from tests.harness.stack import MANAGEMENT, Customer, Stack, open_stack
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, type[uvloop.Loop]]:
@@ -33,8 +33,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    databases = await migrated(tmp_path_factory.mktemp("databases"))
-    async with open_stack(tmp_path_factory.mktemp("stack"), databases=databases) as stack:
+    async with open_stack(tmp_path_factory.mktemp("stack")) as stack:
         yield stack
 
 

@@ -11,7 +11,6 @@ Every process has a lifetime of its own and can be stopped and restarted on its 
 import asyncio
 import json
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -362,30 +361,20 @@ def metric(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-async def migrated(folder: Path) -> Path:
-    """Makes empty databases of the three services, to be copied: copying is faster than migrating."""
-    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    for name, package in _MIGRATIONS.items():
-        await migrate(f"sqlite+aiosqlite:///{folder / name}.db", package)
-    return folder
-
-
 @asynccontextmanager
 async def open_stack(
     folder: Path,
     *,
-    databases: Path | None = None,
     settings: Mapping[str, Json] | None = None,
     operator: TlsFiles | None = None,
 ) -> AsyncIterator[Stack]:
     """All four processes, offering MODEL, for as long as the block lasts.
 
-    folder: an empty one for what they keep. databases: where `migrated` made some. settings: by process name.
+    folder: an empty one for what they keep. settings: by process name.
     operator: the certificate that the stack's own calls are made with, if the services' settings ask for one.
     """
-    made = databases or await migrated(folder / "empty")
-    for name in _MIGRATIONS:
-        shutil.copyfile(made / f"{name}.db", folder / f"{name}.db")
+    for name, package in _MIGRATIONS.items():
+        await migrate(f"sqlite+aiosqlite:///{folder / name}.db", package)
     async with ScriptedUpstream() as upstream:
         stack = Stack(folder, upstream, settings or {}, operator)
         try:

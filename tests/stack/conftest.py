@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from tests.harness.stack import Customer, Json, Stack, migrated, open_stack
+from tests.harness.stack import Customer, Json, Stack, open_stack
 from tests.stack.client import Client
 
 OpenStack = Callable[..., Awaitable[Stack]]
@@ -23,19 +23,13 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], uvloop.Loop]]:
     return {"uvloop": uvloop.new_event_loop}
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Migrated, empty databases."""
-    return await migrated(tmp_path_factory.mktemp("databases"))
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def shared_stack(
-    databases: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> AsyncIterator[Stack]:
     """The module's stack, with the module's SETTINGS if it has some."""
     settings: dict[str, Json] = getattr(request.module, "SETTINGS", {})
-    async with open_stack(tmp_path_factory.mktemp("stack"), databases=databases, settings=settings) as stack:
+    async with open_stack(tmp_path_factory.mktemp("stack"), settings=settings) as stack:
         yield stack
 
 
@@ -72,11 +66,11 @@ def stranger(stack: Stack) -> Client:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def fresh_stack(databases: Path, tmp_path: Path) -> AsyncIterator[OpenStack]:
+async def fresh_stack(tmp_path: Path) -> AsyncIterator[OpenStack]:
     """Opens a stack that only this test has: `await fresh_stack(edge={...})`, by process name its settings."""
     async with AsyncExitStack() as exits:
 
         async def opened(**settings: Json) -> Stack:
-            return await exits.enter_async_context(open_stack(tmp_path, databases=databases, settings=settings))
+            return await exits.enter_async_context(open_stack(tmp_path, settings=settings))
 
         yield opened

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_the_whole_house_works_over_mutual_tls_and_the_edge_cannot_grant_credit(
-    databases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tls, "CHECK_PERIOD_S", 0.0)
     folder = tmp_path / "tls"
@@ -25,7 +25,7 @@ async def test_the_whole_house_works_over_mutual_tls_and_the_edge_cannot_grant_c
     settings = {name: settings_of(authority.issue(name)) for name in PROCESSES}
     operator = authority.issue("operator")
     (tmp_path / "stack").mkdir()
-    async with open_stack(tmp_path / "stack", databases=databases, settings=settings, operator=operator) as stack:
+    async with open_stack(tmp_path / "stack", settings=settings, operator=operator) as stack:
         customer = await stack.customer()
         asked = {"model": MODEL, "messages": [{"role": "user", "content": "one two three"}]}
         assert (await Client(stack.edge_url, customer.secret).chat(asked)).status == 200
