@@ -49,9 +49,10 @@ _OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # A connection that was handed over for its age asks the name again, and finds new replicas; not the 30 s of gRPC.
     ("grpc.dns_min_time_between_resolutions_ms", 2_000),
+    # Connections of its own: else a new channel takes over those that an old one made with its certificates, or waits
+    # as long as that one would after refusals by whoever had the address before.
+    ("grpc.use_local_subchannel_pool", 1),
 )
-# Else a new channel would take over the connections that were made with the old certificates.
-_OWN_CONNECTIONS = ("grpc.use_local_subchannel_pool", 1)
 
 
 def open_channel(
@@ -97,7 +98,7 @@ class RenewedChannel(grpc.aio.Channel):
     def _made(self) -> grpc.aio.Channel:
         certificate, key, ca = self._content
         credentials = grpc.ssl_channel_credentials(ca, key, certificate)
-        return grpc.aio.secure_channel(self._address, credentials, options=(*_OPTIONS, _OWN_CONNECTIONS))
+        return grpc.aio.secure_channel(self._address, credentials, options=_OPTIONS)
 
     def unary_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
         return _Method(self, "unary_unary", method, arguments, options)

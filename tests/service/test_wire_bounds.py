@@ -404,3 +404,20 @@ async def test_a_watch_that_has_nothing_to_say_ends_with_age_too() -> None:
         assert await asyncio.wait_for(stream.read(), TIMEOUT_S) is grpc.aio.EOF
         assert await stream.code() is grpc.StatusCode.OK
         assert closed.is_set()
+
+
+async def test_a_new_channel_does_not_inherit_how_long_an_old_one_waits_after_refusals(unused_tcp_port: int) -> None:
+    async def echo(request: StringValue, context: Any) -> StringValue:
+        return request
+
+    address = f"127.0.0.1:{unused_tcp_port}"
+    async with client.channel(address) as old:
+        refusing_until_s = time.monotonic() + 1.0  # by then it tries once a second
+        while time.monotonic() < refusing_until_s:
+            with pytest.raises(Unavailable):
+                await call(old, "Echo")
+        async with (
+            RpcServer([servicer(Echo=echo)], Serving(port=unused_tcp_port, drain_s=0.1)),
+            client.channel(address) as new,
+        ):
+            assert await call(new, "Echo") == StringValue()
