@@ -5,7 +5,6 @@ reason in the log, since half a process is worse than none.
 """
 
 import asyncio
-import gc
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 
 import uvloop
 
+from chassis import garbage
 from chassis.faults import Fault, PortTaken
 from chassis.log import logger
 from protos.client import TlsUnusable
@@ -113,15 +113,10 @@ def run(process: Callable[[Lifetime], Awaitable[None]]) -> int:
     return uvloop.run(main())
 
 
-# Young objects are looked at after this many, not after 700: what serves requests makes no cycles to speak of.
-_GC_YOUNG_OBJECTS = 50_000
-
-
 def announce_ready(ready_file: Path | None, **facts: Any) -> None:
     """Tells whoever started us that we serve, and where: JSON, written whole or not at all."""
-    gc.collect()
-    gc.freeze()  # modules, classes and stubs live as long as the process: no collection need look at them again
-    gc.set_threshold(_GC_YOUNG_OBJECTS, 20, 20)
+    garbage.look_seldom()
+    garbage.keep_what_is_there()
     _log.info("ready", **facts)
     if ready_file is None:
         return

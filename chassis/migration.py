@@ -9,22 +9,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from alembic import command, context
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, MetaData, text
+from sqlalchemy import Connection, MetaData, inspect, text
 
 from chassis.database import open_engine
 
+# Alembic is loaded where it migrates: a service that finds its schema current starts without it.
 
-def _config(package: ModuleType) -> Config:
-    assert package.__file__ is not None  # a regular package
-    config = Config()
-    config.set_main_option("script_location", str(Path(package.__file__).parent))
-    return config
-
-
+_REVISION_DIGITS = 4
 # Whoever migrates holds this on PostgreSQL, so that two who start at once go one after the other. Any number will do.
 _MIGRATION_LOCK = 7_310_580_113
 
@@ -58,24 +49,33 @@ async def migrate(url: str, package: ModuleType, *, schema: str = "", to: str = 
 
 
 def _upgrade(connection: Connection, package: ModuleType, to: str) -> str:
-    found = MigrationContext.configure(connection).get_current_revision()
-    if found is not None and state(found, package) is SchemaState.AHEAD:
+    found = _found(connection)
+    if state(found, package) is not SchemaState.BEHIND:
+        assert found is not None  # an empty database is behind
         return found
-    config = _config(package)
+
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_folder(package)))
     config.attributes["connection"] = connection
     command.upgrade(config, to)
     return head(package)
 
 
 def head(package: ModuleType) -> str:
-    """The newest revision that this code knows."""
-    revision = ScriptDirectory.from_config(_config(package)).get_current_head()
-    assert revision is not None  # every history has a first revision
-    return revision
+    """The newest revision that this code knows. Revisions are numbers, and what a migration's file begins with."""
+    return max(path.name[:_REVISION_DIGITS] for path in (_folder(package) / "versions").glob("[0-9]*.py"))
+
+
+def _folder(package: ModuleType) -> Path:
+    assert package.__file__ is not None  # a regular package
+    return Path(package.__file__).parent
 
 
 def state(found: str | None, package: ModuleType) -> SchemaState:
-    """What a database's revision means to this code. Revisions are numbers of four digits, so that they sort."""
+    """What a database's revision means to this code. Revisions sort, as text too."""
     if found == head(package):
         return SchemaState.CURRENT
     return SchemaState.AHEAD if found is not None and found > head(package) else SchemaState.BEHIND
@@ -86,13 +86,22 @@ async def current(url: str, *, schema: str = "") -> str | None:
     engine = open_engine(url, schema=schema)
     try:
         async with engine.connect() as connection:
-            return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+            return await connection.run_sync(_found)
     finally:
         await engine.dispose()
 
 
+def _found(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
+
+
 def run_in_alembic(metadata: MetaData) -> None:
     """The body of every `env.py`: runs the scripts on the connection that `migrate` passed in."""
+    from alembic import context
+
     connection: Any = context.config.attributes["connection"]
     context.configure(
         connection=connection,

@@ -2,14 +2,22 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import grpc
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
+import auth_svc.migrations
+import catalog_svc.migrations
+import usage_svc.migrations
 from auth_svc import migrations
 from auth_svc.service import open_servicers
 from chassis import migration
@@ -120,6 +128,23 @@ def test_revisions_are_told_apart_by_their_order() -> None:
     assert migration.state("0000", migrations) is SchemaState.BEHIND
     assert migration.state(head, migrations) is SchemaState.CURRENT
     assert migration.state("9999", migrations) is SchemaState.AHEAD
+
+
+@pytest.mark.parametrize("package", [auth_svc.migrations, catalog_svc.migrations, usage_svc.migrations])
+def test_the_newest_revision_is_what_the_last_file_begins_with_and_what_alembic_finds(package: ModuleType) -> None:
+    assert package.__file__ is not None
+    config = Config()
+    config.set_main_option("script_location", str(Path(package.__file__).parent))
+    scripts = ScriptDirectory.from_config(config)
+    assert scripts.get_current_head() == migration.head(package)
+    for script in scripts.walk_revisions():
+        assert Path(script.path).name.startswith(f"{script.revision}_")
+
+
+def test_a_service_with_a_current_schema_starts_without_alembic() -> None:
+    """It takes a tenth of the start to load."""
+    loaded = "import sys, usage_svc.__main__; sys.exit('alembic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", loaded], check=False).returncode == 0
 
 
 async def test_two_who_migrate_one_database_at_once_both_succeed(database_url: str) -> None:
