@@ -18,7 +18,7 @@ LOGO := \033[1m==>\033[0m
 # Where it is set, every process of a test or of torture compiles all of its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run install test check format protos stubs-are-fresh docs bench torture torture-short clean
+.PHONY: help run install test proofs check format protos stubs-are-fresh docs bench torture torture-short clean
 .DELETE_ON_ERROR:
 
 help: ## Lists these targets
@@ -27,9 +27,12 @@ help: ## Lists these targets
 run: $(VENV)/.runs ## Installs, starts all four processes with a local model behind them, and says how to use them
 	@exec $(BIN)/tollgate up --local-model $(ARGS)
 
-test: $(VENV)/.develops ## Runs all tests but those of check-k8s, two processes per core
+test: $(VENV)/.develops ## Runs all tests but those of proofs and check-k8s, two processes per core: five minutes on two cores
 	@tests/browser/install-chromium.sh
-	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/k8s $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/k8s -m 'not proof' $(ARGS)
+
+proofs: $(VENV)/.develops ## The tests that try everything, or hundreds at once: a minute on two cores; part of CI
+	@$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/k8s -m proof $(ARGS)
 
 check: $(VENV)/.develops stubs-are-fresh ## Format, lint, types, contracts, architecture
 	$(BIN)/ruff format --check .

@@ -1,24 +1,46 @@
 """What every test has: sockets that end at this machine, and an empty database on either engine."""
 
 import ipaddress
+import os
+import shutil
 import signal
 import socket
+import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, settings
 from pytest_asyncio import is_async_test
 
+from chassis import garbage
 from tests.harness.postgres import PostgresServer, fresh_database, postgres_server
 
 # Who starts us in the background may have us ignore Ctrl-C, and the processes that tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+garbage.look_seldom()
+
+# Where a system keeps files in memory: a PostgreSQL database is three hundred files, which are made there in a sixth of
+# the time. All tests together make some gigabytes. Who sets TMPDIR decides otherwise.
+_MEMORY, _MEMORY_BYTES_MIN = Path("/dev/shm"), 6 << 30
+
+
+def _use_memory() -> bool:
+    if "TMPDIR" in os.environ or not os.access(_MEMORY, os.W_OK):
+        return False
+    may_hold_programs = not os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC
+    return may_hold_programs and shutil.disk_usage(_MEMORY).free >= _MEMORY_BYTES_MIN
+
+
+if _use_memory():
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)  # for processes that tests start, and for this one
 
 # How long an example takes is the machine's doing, and no reason to fail.
 settings.register_profile("tollgate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,20 +50,39 @@ settings.load_profile("tollgate")
 _SESSION_LOOP_LEVELS = ("browser", "stack")
 
 
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], uvloop.Loop]]:
+    """Every test runs on uvloop, as production does."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spreads the files of each level (unit, service, ...) evenly over the whole.
+    """Spreads the files of each level (unit, service, ...) evenly over the whole; those that share a start go together.
 
     Each process of a run begins with an equal part of it, and takes some of another's when it has none left: the fewer
     it has to take, the fewer files are torn apart, whose tests share what they run on.
     """
-    by_level: dict[str, list[Path]] = defaultdict(list)
-    for path in dict.fromkeys(item.path for item in items):
-        by_level[_level(path)].append(path)
-    place = {path: number / len(paths) for paths in by_level.values() for number, path in enumerate(paths)}
-    items.sort(key=lambda item: (place[item.path], item.path))  # stable: a file's tests stay as they were found
+    by_level: dict[str, list[str]] = defaultdict(list)
+    shares = {item.path: str(item.path) for item in items}
+    shares |= {item.path: start for item in items if (start := _long_start(item))}
+    for path, share in shares.items():
+        if share not in by_level[_level(path)]:
+            by_level[_level(path)].append(share)
+    place = {share: number / len(level) for level in by_level.values() for number, share in enumerate(level)}
+    items.sort(key=lambda item: (place[shares[item.path]], str(item.path)))  # stable: a file's tests stay as they were
     for item in items:
         if _level(item.path) in _SESSION_LOOP_LEVELS:
             _refuse_a_loop_of_its_own(item)
+
+
+def _long_start(item: pytest.Item) -> str | None:
+    """What a test uses that takes long to start and is started once for several files."""
+    started = {"browser": "browser", "e2e": "shared_stack"}.get(_level(item.path))
+    return started if started in getattr(item, "fixturenames", ()) else None
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests, and all modules, stay to the end."""
+    garbage.keep_what_is_there()
 
 
 def _level(path: Path) -> str:

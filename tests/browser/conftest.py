@@ -1,21 +1,15 @@
-"""One browser and one stack for all tests of a module; each test has a profile and an account of its own."""
+"""One browser for all tests, and one stack for those of a module; each test has a profile and an account of its own."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-import uvloop
 from playwright.async_api import Browser
 
 from tests.browser.chromium import MISSING, chromium, running_chromium
 from tests.browser.visitor import Visitor, visiting
 from tests.harness.stack import MANAGEMENT, Customer, Stack, open_stack
-
-
-def pytest_asyncio_loop_factories() -> Mapping[str, type[uvloop.Loop]]:
-    """uvloop, as in production."""
-    return {"uvloop": uvloop.Loop}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,7 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(MISSING))
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     async with running_chromium() as running:
         yield running

@@ -15,10 +15,9 @@ from tests.harness.processes import RunningStack, running_stack
 from tollgate.demo import ACCOUNT_NAME
 from tollgate.local_model import MODEL_ID, weights
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(weights() is None, reason="no weights here: `tollgate local-model --install` brings them"),
-]
+pytestmark = pytest.mark.skipif(
+    weights() is None, reason="no weights here: `tollgate local-model --install` brings them"
+)
 
 _ANSWER_S_MAX = 120.0
 _FIVE_USD = 5_000_000_000

@@ -42,7 +42,6 @@ def facts(ready: Path, log: Path) -> dict[str, int]:
     return found
 
 
-@pytest.mark.slow
 def test_each_process_starts_by_its_command_before_its_database_is_migrated_and_a_key_that_was_brought_works(
     tmp_path: Path,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`tollgate up`: starts, second starts, ends, and the ways in which it must not end."""
+"""`tollgate up`: starts, ends, and the ways in which it must not end. Second starts are in test_restart.py."""
 
 import json
 import signal
@@ -21,42 +21,6 @@ from tests.harness.upstream_answer import Answer
 from tests.harness.upstream_process import upstream_process
 
 NO_UPSTREAM = "http://127.0.0.1:9"  # nothing ever connects to it in these tests
-
-
-def test_a_second_start_keeps_balance_and_keys(tmp_path: Path) -> None:
-    with upstream_process() as upstream:
-        with running_stack(scripted_catalog(upstream.url), tmp_path) as stack:
-            secret = stack.create_key()
-            _ask(stack, secret)
-            eventually_sync(lambda: stack.balance().charged_nanousd > 0, 20)
-            before = stack.balance()
-            assert stack.stop(signal.SIGINT) == 0
-        # Without --catalog: the catalog in the folder is the operator's, and stays.
-        with running_stack(None, tmp_path) as stack:
-            after = stack.balance()
-            assert after.posted_nanousd == before.posted_nanousd
-            _ask(stack, secret)
-            eventually_sync(lambda: stack.balance().charged_nanousd > before.charged_nanousd, 20)
-
-
-def test_ctrl_c_lets_an_open_stream_finish_and_bills_it(tmp_path: Path) -> None:
-    with upstream_process() as upstream, running_stack(scripted_catalog(upstream.url), tmp_path) as stack:
-        secret = stack.create_key()
-        upstream.script(Answer(events=20, gap_ms=100))
-        with OpenAI(base_url=stack.base_url, api_key=secret, max_retries=0) as client:
-            stream = client.chat.completions.create(
-                model="scripted/ok", messages=[{"role": "user", "content": "slowly"}], max_tokens=100, stream=True
-            )
-            first = next(iter(stream))
-            assert first.choices
-            stack.process.send_signal(signal.SIGINT)
-            rest = list(stream)
-        assert rest[-1].choices[0].finish_reason == "stop"
-        assert rest[-1].usage is not None
-        assert stack.process.wait(STOP_S_MAX) == 0
-        cost_nanousd = rest[-1].usage.prompt_tokens * 1_000 + rest[-1].usage.completion_tokens * 2_000
-        with running_stack(None, tmp_path) as again:
-            assert again.balance().charged_nanousd == cost_nanousd
 
 
 def test_a_second_ctrl_c_waits_for_nobody(tmp_path: Path) -> None:
@@ -161,14 +125,6 @@ def test_migrate_without_a_database_is_wrong_usage() -> None:
     assert "TOLLGATE_AUTH_DATABASE_URL" not in refused.stderr
     for name in ("AUTH", "CATALOG", "USAGE"):
         assert f"TOLLGATE_{name}_DATABASE_URL: is not set" in run_command("migrate").stderr
-
-
-def _ask(stack: RunningStack, secret: str) -> None:
-    with OpenAI(base_url=stack.base_url, api_key=secret) as client:
-        answer = client.chat.completions.create(
-            model="scripted/ok", messages=[{"role": "user", "content": "one two three"}], max_tokens=50
-        )
-    assert answer.usage is not None
 
 
 def _all_gone(stack: RunningStack) -> None:

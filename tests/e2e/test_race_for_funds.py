@@ -77,6 +77,7 @@ class Race:
             await asyncio.sleep(dice.uniform(1.0, 3.0))  # as told, and some: 200 clients on two cores
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("with_postgres", [False, True], ids=["sqlite", "postgres"])
 async def test_all_funds_are_used_and_not_one_request_more(tmp_path: Path, with_postgres: bool) -> None:
     journal = tmp_path / "journal"

@@ -5,7 +5,10 @@ What migrations do is tested in tests/service/test_*_schema.py and test_usage_mi
 
 import asyncio
 import shutil
+import sqlite3
 import tempfile
+import time
+from contextlib import closing
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
@@ -19,14 +22,14 @@ from chassis import migration
 _folder = tempfile.TemporaryDirectory(prefix="tollgate-databases-")  # goes with this process
 _templates: dict[tuple[str, str], str] = {}
 _making = Lock()
-# Each new database of auth_svc begins at a revision of its own: the time.
-_UNLIKE_EACH_OTHER = {"auth_svc.migrations"}
+# What a copy does not share with what it is a copy of: each database of auth_svc counts from the time it was made at.
+_OF_ITS_OWN = {"auth_svc.migrations": "UPDATE service_state SET key_revision = {now_ms}"}
 
 
 async def migrate(database_url: str, package: ModuleType) -> None:
     """Brings a test's database to the newest revision of a service's migrations, whatever it holds."""
     url = make_url(database_url)
-    if package.__name__ in _UNLIKE_EACH_OTHER or url.host:  # by way of a relay
+    if url.host:  # by way of a relay
         await migration.migrate(_text(url), package)
     elif url.get_backend_name() == "sqlite":
         await asyncio.to_thread(_migrate_sqlite, url, package)
@@ -45,6 +48,9 @@ def _migrate_sqlite(url: URL, package: ModuleType) -> None:
             migration.migrate_now(_text(url.set(database=str(unfinished))), package)
             unfinished.rename(template)
     shutil.copyfile(template, path)
+    if package.__name__ in _OF_ITS_OWN:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(_of_its_own(package))
 
 
 async def _migrate_postgres(url: URL, package: ModuleType) -> None:
@@ -54,14 +60,20 @@ async def _migrate_postgres(url: URL, package: ModuleType) -> None:
     key = (str(url.query["host"]), package.__name__)
     if key not in _templates:
         name = f"template_{package.__name__.replace('.', '_')}"
-        await _administer(url, f'CREATE DATABASE "{name}" STRATEGY FILE_COPY')
+        await _execute(_maintenance(url), f'CREATE DATABASE "{name}" STRATEGY FILE_COPY')
         await migration.migrate(_text(url.set(database=name)), package)
         _templates[key] = name
-    await _administer(
-        url,
+    await _execute(
+        _maintenance(url),
         f'DROP DATABASE "{url.database}"',
         f'CREATE DATABASE "{url.database}" TEMPLATE "{_templates[key]}" STRATEGY FILE_COPY',
     )
+    if package.__name__ in _OF_ITS_OWN:
+        await _execute(url, _of_its_own(package))
+
+
+def _of_its_own(package: ModuleType) -> str:
+    return _OF_ITS_OWN[package.__name__].format(now_ms=time.time_ns() // 1_000_000)
 
 
 async def _is_empty(url: URL) -> bool:
@@ -72,8 +84,12 @@ async def _is_empty(url: URL) -> bool:
         await connection.close()
 
 
-async def _administer(url: URL, *statements: str) -> None:
-    connection = await _connect(url.set(database="postgres"))
+def _maintenance(url: URL) -> URL:
+    return url.set(database="postgres")
+
+
+async def _execute(url: URL, *statements: str) -> None:
+    connection = await _connect(url)
     try:
         for statement in statements:
             await connection.execute(statement)

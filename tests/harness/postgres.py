@@ -20,13 +20,15 @@ import psutil
 
 from tests.harness.eventually import eventually_sync
 
-# Tests lose nothing when the machine loses power, and services under test open pools of their own.
+# Tests lose nothing when the machine loses power, services under test open pools of their own, and no query here takes
+# as long as compiling it would.
 _SETTINGS = """
 fsync = off
 synchronous_commit = off
 full_page_writes = off
 max_connections = 300
 shared_buffers = 64MB
+jit = off
 """
 # Such a server may be killed at any moment: what it said was committed is then with the system.
 _SETTINGS_THAT_SURVIVE_KILLS = _SETTINGS.replace("synchronous_commit = off", "synchronous_commit = on")

@@ -73,6 +73,8 @@ class Relay:
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        if self._is_cut:  # while the far end was connected to
+            writer.close()
         try:
             while data := await reader.read(65_536):
                 writer.write(data)

@@ -1,26 +1,20 @@
 """One stack for all tests of a module, and a fresh one for a test that stops what others need.
 
 Tests share a stack and do not meet: each makes its own accounts and keys, and its own models where it needs deployments
-of its own. The event loop is uvloop, as in production.
+of its own.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-import uvloop
 
 from tests.harness.stack import Customer, Json, Stack, open_stack
 from tests.stack.client import Client
 
 OpenStack = Callable[..., Awaitable[Stack]]
-
-
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], uvloop.Loop]]:
-    """uvloop for every test below this folder."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -76,7 +76,6 @@ print(sorted(name for name in sys.modules if name.partition(".")[0] in ("chassis
     assert loaded == "[]"
 
 
-@pytest.mark.slow
 async def test_the_examples_check_and_a_request_of_another_method_does_not(wheel: Path, tmp_path: Path) -> None:
     typed = [example for example in EXAMPLES if "protos.client" in example]
     for number, example in enumerate(typed):

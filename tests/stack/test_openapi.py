@@ -70,7 +70,6 @@ async def test_the_index_for_language_models_leads_to_every_page(stranger: Clien
         assert (await stranger.ask("GET", secret)).status == 404
 
 
-@pytest.mark.slow
 async def test_schemathesis_finds_nothing_that_the_document_does_not_say(stack: Stack, tmp_path: Path) -> None:
     customer = await stack.customer(usd=1000, scopes=[INFERENCE, MANAGEMENT])
     await stack.create_key(customer.account_id, scopes=[MANAGEMENT])
