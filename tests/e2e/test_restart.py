@@ -59,7 +59,7 @@ async def test_ctrl_c_lets_an_open_stream_finish_and_the_next_start_has_the_keys
         upstream.script(Answer(events=20, gap_ms=100))
         async with customer.async_client() as client:
             stream = await client.chat.completions.create(model=MODEL, messages=words(), max_tokens=100, stream=True)
-            await anext(aiter(stream))
+            assert (await anext(aiter(stream))).choices
             stack.process.send_signal(signal.SIGINT)
             rest = [chunk async for chunk in stream]
         assert rest[-1].choices[0].finish_reason == "stop"
