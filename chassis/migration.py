@@ -94,7 +94,8 @@ async def current(url: str, *, schema: str = "") -> str | None:
 def _found(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
-    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    # Two are none that we can go on from: that is an SQLAlchemyError, for whoever asks.
+    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
     return found
 
 

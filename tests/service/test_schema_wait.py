@@ -13,6 +13,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sqlalchemy import text
+from sqlalchemy.exc import MultipleResultsFound
 from structlog.testing import capture_logs
 
 import auth_svc.migrations
@@ -128,6 +129,18 @@ def test_revisions_are_told_apart_by_their_order() -> None:
     assert migration.state("0000", migrations) is SchemaState.BEHIND
     assert migration.state(head, migrations) is SchemaState.CURRENT
     assert migration.state("9999", migrations) is SchemaState.AHEAD
+
+
+async def test_a_database_at_two_revisions_is_refused_as_it_is(database_url: str) -> None:
+    await migration.migrate(database_url, migrations)
+    engine = open_engine(database_url)
+    async with engine.execution_options(writes=True).begin() as connection:
+        await connection.execute(text("INSERT INTO alembic_version VALUES ('0001')"))
+    await engine.dispose()
+    with pytest.raises(MultipleResultsFound):
+        await migration.current(database_url)
+    with pytest.raises(MultipleResultsFound):
+        await migration.migrate(database_url, migrations)
 
 
 @pytest.mark.parametrize("package", [auth_svc.migrations, catalog_svc.migrations, usage_svc.migrations])
